@@ -1,0 +1,57 @@
+"""The model in memory: Model > Graph > Node > Value, mutable SSA with use lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deburr.ir.attributes import Attribute
+from deburr.ir.graph import Graph
+
+
+@dataclass(eq=False)
+class Function:
+    """A model-local function: a graph with named attributes (a default, or None where the caller must give one)."""
+
+    name: str
+    domain: str
+    graph: Graph
+    overload: str = ""
+    attributes: dict[str, Attribute | None] = field(default_factory=dict)
+    opset_imports: dict[str, int] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    doc: str = ""
+
+
+@dataclass(eq=False)
+class Model:
+    """A main graph, functions, and what the file says about itself. `folder` is where external data may lie."""
+
+    graph: Graph
+    opset_imports: dict[str, int]
+    functions: dict[tuple[str, str, str], Function] = field(default_factory=dict)  # (domain, name, overload)
+    metadata: dict[str, str] = field(default_factory=dict)
+    ir_version: int = 10
+    producer: tuple[str, str] = ("", "")  # name, version
+    domain: str = ""
+    version: int = 0
+    doc: str = ""
+    folder: Path | None = None
+
+    @property
+    def opset(self) -> int:
+        """Version of the default operator set (0 if the model imports none)."""
+        return self.opset_imports.get("", 0)
+
+    @property
+    def graphs(self) -> Iterator[Graph]:
+        """Every graph: the main one, the functions', and all inside them."""
+        yield from self.graph.walk()
+        for function in self.functions.values():
+            yield from function.graph.walk()
+
+    @property
+    def revision(self) -> int:
+        """Grows with every edit of any graph."""
+        return self.graph.revision + sum(function.graph.revision for function in self.functions.values())

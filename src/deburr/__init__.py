@@ -1,0 +1,1 @@
+"""deburr: composable passes that make ONNX models smaller and faster."""
