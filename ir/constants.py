@@ -69,7 +69,7 @@ class Constant:
         if self.dtype != other.dtype or self.shape != other.shape:
             return False
         mine, theirs = self.array, other.array
-        if mine.dtype == object or theirs.dtype == object:
+        if object in (mine.dtype, theirs.dtype):
             return bool(mine.tolist() == theirs.tolist())
         return np.ascontiguousarray(mine).tobytes() == np.ascontiguousarray(theirs).tobytes()
 

@@ -54,7 +54,8 @@ class DType(enum.IntEnum):
         """
         import onnx.helper
 
-        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(int(self)))
+        dtype: np.dtype[np.generic] = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(int(self)))
+        return dtype
 
     @classmethod
     def of(cls, dtype: npt.DTypeLike) -> DType:
