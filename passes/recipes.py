@@ -1,0 +1,13 @@
+"""Named pipelines. A recipe is a string; `deburr.passes.registry` gives it its name."""
+
+from __future__ import annotations
+
+# What every other pipeline starts with: fewer operators, the same numbers.
+CLEAN = "fixpoint(fold-constants,remove-identity,fold-batch-norm,explicit-padding,remove-dead-code)"
+
+PRUNE = "clean,prune-channels,compensate"
+
+INT8 = "clean,calibrate,quantize"
+
+# Ranges are measured on the model as it will run, so calibration comes after pruning.
+PRUNE_INT8 = "clean,prune-channels,compensate,calibrate,quantize"
