@@ -15,6 +15,7 @@ from deburr.ir.graph import Graph
 from deburr.ir.model import Model
 from deburr.ir.node import Node
 from deburr.ir.value import Value
+from deburr.passes.options import print_options
 
 if TYPE_CHECKING:
     from deburr.ir.samples import Samples
@@ -112,3 +113,6 @@ class Pass(ABC):
             if value != default:
                 given[option.name] = value
         return given
+
+    def __str__(self) -> str:
+        return self.name + print_options(self.options)
