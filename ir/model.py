@@ -38,6 +38,7 @@ class Model:
     version: int = 0
     doc: str = ""
     folder: Path | None = None
+    extra: bytes = b""  # a serialized ModelProto with the fields that the IR does not model (training, device configuration)
 
     @property
     def opset(self) -> int:
@@ -53,5 +54,16 @@ class Model:
 
     @property
     def revision(self) -> int:
-        """Grows with every edit of any graph."""
-        return self.graph.revision + sum(function.graph.revision for function in self.functions.values())
+        """Grows with every edit of any graph, and of the model itself through the methods below."""
+        return self.edits + self.graph.revision + sum(function.graph.revision for function in self.functions.values())
+
+    def remove_function(self, function: Function) -> None:
+        """:raises KeyError: if the model has no such function."""
+        del self.functions[function.domain, function.name, function.overload]
+        self.edits += function.graph.revision + 1
+
+    def import_opset(self, domain: str, version: int) -> None:
+        """Import a version of an operator set."""
+        if self.opset_imports.get(domain) != version:
+            self.opset_imports[domain] = version
+            self.edits += 1
