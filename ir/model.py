@@ -38,6 +38,7 @@ class Model:
     version: int = 0
     doc: str = ""
     folder: Path | None = None
+    edits: int = 0  # of the model itself: functions and opset imports
     extra: bytes = b""  # a serialized ModelProto with the fields that the IR does not model (training, device configuration)
 
     @property
