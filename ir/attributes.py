@@ -52,6 +52,7 @@ class Attribute:
 
     kind: AttributeKind
     value: Any
+    doc: str = ""
 
     @classmethod
     def of(cls, value: Any) -> Attribute:

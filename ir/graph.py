@@ -24,6 +24,8 @@ class Graph:
         self.name, self.parent, self.doc = name, parent, ""
         self.inputs: tuple[Value, ...] = ()
         self.outputs: tuple[Value, ...] = ()
+        self.metadata: dict[str, str] = {}
+        self.annotations: dict[Value, dict[str, Value]] = {}  # ONNX quantization annotations: value -> key -> constant
         self.revision = 0
         self._values: dict[str, Value] = {}
         self._suffixes: dict[str, int] = {}  # the last number given out for a base name

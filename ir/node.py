@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 class Node:
     """An operator applied to values. `None` among the inputs is an optional input left out; outputs likewise."""
 
-    __slots__ = ("_attributes", "_inputs", "_next", "_previous", "doc", "domain", "graph", "name", "op", "outputs", "overload")
+    __slots__ = (
+        "_attributes", "_inputs", "_next", "_previous", "doc", "domain", "extra", "graph", "metadata", "name", "op", "outputs",
+        "overload",
+    )  # fmt: skip
 
     def __init__(self, graph: Graph, op: str, domain: str, name: str) -> None:
         self.graph: Graph | None = graph  # None once removed
         self.op, self.domain, self.name, self.overload, self.doc = op, domain, name, "", ""
+        self.metadata: dict[str, str] = {}
+        self.extra = b""  # a serialized NodeProto with the fields that the IR does not model (device placement)
         self._inputs: list[Value | None] = []
         self.outputs: tuple[Value | None, ...] = ()
         self._attributes: dict[str, Attribute] = {}

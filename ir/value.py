@@ -24,7 +24,7 @@ class Use:
 class Value:
     """An edge of the graph: a tensor with one producer (or none: a graph input or a constant) and its uses."""
 
-    __slots__ = ("_uses", "constant", "doc", "graph", "index", "name", "producer", "qparams", "type")
+    __slots__ = ("_uses", "constant", "declared", "doc", "graph", "index", "metadata", "name", "producer", "qparams", "type")
 
     def __init__(self, graph: Graph, name: str, type: ValueType | None = None) -> None:
         self.graph, self.name, self.type = graph, name, type
@@ -33,6 +33,8 @@ class Value:
         self.constant: Constant | None = None  # for a graph input: its default
         self.qparams: QParams | None = None
         self.doc = ""
+        self.metadata: dict[str, str] = {}
+        self.declared = b""  # the file's TypeProto where it says more than `type` (denotations), written while it still fits
         self._uses: dict[Use, None] = {}
 
     @property

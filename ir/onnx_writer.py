@@ -1,0 +1,213 @@
+"""From the IR to an ONNX file: out through onnx-graphsurgeon, with what it cannot carry put in beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from deburr.ir import onnx_tensors
+from deburr.ir.attributes import Attribute, AttributeKind
+from deburr.ir.constants import Constant
+from deburr.ir.graph import Graph
+from deburr.ir.model import Function, Model
+from deburr.ir.node import Node
+from deburr.ir.onnx_attributes import attribute_proto, carried_value, part
+from deburr.ir.onnx_types import fill_value_info, set_properties
+from deburr.ir.value import Value
+
+TensorWriter = Callable[[Constant, str], Any]
+
+
+def to_proto(model: Model, tensor: TensorWriter = onnx_tensors.tensor_proto) -> Any:
+    """The model as an `onnx.ModelProto`; external data is taken inside. The model itself stays as it is.
+
+    :param tensor: makes the TensorProto of a constant under a name.
+    """
+    import onnx
+    import onnx_graphsurgeon
+    from onnx_graphsurgeon.logger import G_LOGGER
+
+    carrier = _Carrier()
+    graph = carrier.graph(model.graph)
+    graph.ir_version, (graph.producer_name, graph.producer_version) = model.ir_version, model.producer
+    graph.functions = [carrier.function(function) for function in model.functions.values()]
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
+    with G_LOGGER.suppress():
+        proto = onnx_graphsurgeon.export_onnx(graph, do_type_check=False, opset_imports=imports)
+    _model(proto, model, tensor)
+    return proto
+
+
+class _Carrier:
+    """Makes graphsurgeon's graphs: structure and plain attributes."""
+
+    def __init__(self) -> None:
+        import onnx_graphsurgeon
+
+        self.gs = onnx_graphsurgeon
+        self.tensors: dict[Value, Any] = {}
+
+    def tensor(self, value: Value | None) -> Any:
+        if value is None:
+            return self.gs.Variable.empty()
+        if value not in self.tensors:
+            self.tensors[value] = self.gs.Variable(value.name)
+        return self.tensors[value]
+
+    def graph(self, graph: Graph) -> Any:
+        inputs, outputs = ([self.tensor(value) for value in values] for values in (graph.inputs, graph.outputs))
+        return self.gs.Graph(self.nodes(graph), inputs, outputs, name=graph.name, doc_string=graph.doc)
+
+    def function(self, function: Function) -> Any:
+        import onnx
+
+        inputs, outputs = ([self.tensor(v) for v in values] for values in (function.graph.inputs, function.graph.outputs))
+        return self.gs.Function(
+            function.name, function.domain, self.nodes(function.graph), inputs, outputs, doc_string=function.doc,
+            import_domains=[onnx.helper.make_opsetid(domain, version) for domain, version in function.opset_imports.items()],
+            attrs=dict.fromkeys(name for name, default in function.attributes.items() if default is None),
+        )  # fmt: skip
+
+    def nodes(self, graph: Graph) -> list[Any]:
+        return [self.node(node) for node in graph.nodes]
+
+    def node(self, node: Node) -> Any:
+        # Trailing inputs that are left out are dropped in the IR; some schemas want them named as empty.
+        missing = max(0, _minimum_inputs(node.domain, node.op) - len(node.inputs))
+        inputs = [self.tensor(value) for value in (*node.inputs, *[None] * missing)]
+        attributes: dict[str, Any] = {}
+        for name, attribute in node.attributes.items():
+            carried = carried_value(attribute)
+            if attribute.kind is AttributeKind.GRAPH and attribute.graphs:
+                attributes[name] = self.graph(attribute.value)
+            elif attribute.graphs:
+                attributes.update({part(name, index): self.graph(inner) for index, inner in enumerate(attribute.graphs)})
+            elif carried is not None:
+                attributes[name] = carried
+        outputs = [self.tensor(value) for value in node.outputs]
+        return self.gs.Node(node.op, node.name, attributes, inputs, outputs, node.domain or None)
+
+
+@cache
+def _minimum_inputs(domain: str, op: str) -> int:
+    import onnx
+
+    try:
+        return int(onnx.defs.get_schema(op, domain).min_input)
+    except onnx.defs.SchemaError:
+        return 0
+
+
+def _model(proto: Any, model: Model, tensor: TensorWriter) -> None:
+    proto.domain, proto.model_version, proto.doc_string = model.domain, model.version, model.doc
+    set_properties(proto.metadata_props, model.metadata)
+    if model.extra:
+        proto.MergeFromString(model.extra)
+    # Before IR version 4 every initializer had to be listed among the inputs.
+    _graph(proto.graph, model.graph, tensor, list_constants=model.ir_version < 4)
+    for function_proto, function in zip(proto.functions, model.functions.values(), strict=True):
+        _function(function_proto, function, tensor, model.ir_version)
+
+
+def _graph(proto: Any, graph: Graph, tensor: TensorWriter, list_constants: bool = False) -> None:
+    import onnx
+
+    set_properties(proto.metadata_props, graph.metadata)
+    for field in ("input", "output", "value_info", "initializer"):
+        proto.ClearField(field)
+    listed = [value for value in graph.constants if list_constants]
+    for value in (*graph.inputs, *listed):
+        fill_value_info(proto.input.add(), value)
+    for value in graph.outputs:
+        fill_value_info(proto.output.add(), value)
+    for value in graph.values:
+        if value.constant is not None and isinstance(value.constant.source, onnx.SparseTensorProto):
+            sparse = proto.sparse_initializer.add()
+            sparse.CopyFrom(value.constant.source)
+            sparse.values.name = value.name
+        elif value.constant is not None:
+            proto.initializer.append(tensor(value.constant, value.name))
+    _value_info(proto, graph)
+    for value, keys in graph.annotations.items():
+        _annotation(proto, graph, value, keys)
+    for node_proto, node in zip(proto.node, graph.nodes, strict=True):
+        _node(node_proto, node, tensor)
+
+
+def _value_info(proto: Any, graph: Graph) -> None:
+    ends = {*graph.inputs, *graph.outputs}
+    for value in graph.values:
+        says_more = value.doc or value.metadata or value.declared
+        if value not in ends and (says_more or (value.type is not None and value.constant is None)):
+            fill_value_info(proto.value_info.add(), value)
+
+
+def _annotation(proto: Any, graph: Graph, value: Value, keys: dict[str, Value]) -> None:
+    if all(graph._values.get(named.name) is named for named in (value, *keys.values())):
+        annotation = proto.quantization_annotation.add(tensor_name=value.name)
+        set_properties(annotation.quant_parameter_tensor_names, {key: named.name for key, named in keys.items()})
+
+
+def _node(proto: Any, node: Node, tensor: TensorWriter) -> None:
+    proto.overload, proto.doc_string = node.overload, node.doc
+    set_properties(proto.metadata_props, node.metadata)
+    if node.extra:
+        proto.MergeFromString(node.extra)
+    carried = {}
+    for entry in proto.attribute:
+        carried[entry.name] = type(entry)()
+        carried[entry.name].CopyFrom(entry)
+    proto.ClearField("attribute")
+    for name, attribute in node.attributes.items():
+        _attribute(proto.attribute.add(), name, attribute, carried, tensor)
+
+
+def _attribute(proto: Any, name: str, attribute: Attribute, carried: dict[str, Any], tensor: TensorWriter) -> None:
+    if name in carried:
+        proto.CopyFrom(carried[name])
+    else:
+        proto.MergeFrom(attribute_proto(name, attribute, tensor))
+    if attribute.kind is AttributeKind.GRAPHS:
+        proto.graphs.extend(carried[part(name, index)].g for index in range(len(attribute.graphs)))
+    proto.doc_string = attribute.doc
+    for inner, graph in zip(proto.graphs or [proto.g], attribute.graphs, strict=False):
+        _graph(inner, graph, tensor)
+
+
+def _function(proto: Any, function: Function, tensor: TensorWriter, ir_version: int) -> None:
+    graph = function.graph
+    proto.overload = function.overload
+    set_properties(proto.metadata_props, function.metadata)
+    for name, default in function.attributes.items():
+        if default is not None:
+            proto.attribute_proto.append(attribute_proto(name, default, tensor))
+    for node_proto, node in zip(proto.node, graph.nodes, strict=True):
+        _node(node_proto, node, tensor)
+    for value in reversed(graph.constants):
+        proto.node.insert(0, _constant_node(value, tensor))
+    if ir_version >= 10:
+        for value in graph.values:
+            if value.type is not None and value.producer is not None:
+                fill_value_info(proto.value_info.add(), value)
+
+
+def _constant_node(value: Value, tensor: TensorWriter) -> Any:
+    """What stands for an initializer in a function, which cannot have any."""
+    import onnx
+
+    assert value.constant is not None
+    return onnx.helper.make_node("Constant", [], [value.name], value=tensor(value.constant, value.name))
+
+
+def write(model: Model, path: str | Path, *, external: bool | None = None) -> None:
+    """Write an .onnx file."""
+    from deburr.ir.files import write_atomically
+
+    data = to_proto(model).SerializeToString(deterministic=True)
+
+    def fill(fresh: Path) -> None:
+        fresh.write_bytes(data)
+
+    write_atomically(path, fill)
