@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +14,7 @@ from deburr.ir.types import Array, DType
 class Constant:
     """Dtype, dims and lazily loaded elements of a tensor. Immutable: to change a weight, give its value a new constant."""
 
-    __slots__ = ("_array", "_load", "dtype", "shape", "source")
+    __slots__ = ("_array", "_digest", "_load", "dtype", "shape", "source")
 
     def __init__(self, dtype: DType, shape: tuple[int, ...], load: Callable[[], Array], source: object | None = None) -> None:
         """
@@ -23,6 +24,7 @@ class Constant:
         self.dtype, self.shape, self.source = dtype, shape, source
         self._load: Callable[[], Array] | None = load
         self._array: Array | None = None
+        self._digest = ""
 
     @classmethod
     def of(cls, array: npt.ArrayLike, dtype: DType | None = None) -> Constant:
@@ -61,6 +63,16 @@ class Constant:
     def nbytes(self) -> int:
         """Bytes that the elements take in a file."""
         return (self.size * self.dtype.bits + 7) // 8
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of dtype, dims and bits, in hexadecimal. Elements that were not loaded yet are loaded, but not kept."""
+        if not self._digest:
+            array = self._array if self._array is not None or self._load is None else self._load()
+            assert array is not None
+            bits = repr(array.tolist()).encode() if array.dtype.kind in "OUS" else np.ascontiguousarray(array).tobytes()
+            self._digest = hashlib.sha256(f"{self.dtype}{list(self.shape)}".encode() + bits).hexdigest()
+        return self._digest
 
     def equals(self, other: Constant) -> bool:
         """Same dtype, dims and bits (NaN equals NaN)."""
