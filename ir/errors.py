@@ -45,6 +45,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         # 9xx: the call
         "E901": "the call is wrong",
         "E902": "an optional package is missing",
+        "E903": "a defect in deburr",
     }
 )
 
