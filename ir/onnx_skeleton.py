@@ -42,7 +42,8 @@ def _function(bones: Any, function: Any) -> None:
         getattr(bones, field).extend(getattr(function, field))
     for node in function.node:
         _node(bones.node.add(), node)
-    bones.attribute_proto.extend(attribute for attribute in function.attribute_proto if is_carried(attribute))
+    for attribute in function.attribute_proto:
+        _attribute(bones.attribute_proto, attribute)
 
 
 def _node(bones: Any, node: Any) -> None:
@@ -50,17 +51,17 @@ def _node(bones: Any, node: Any) -> None:
     bones.input.extend(node.input)
     bones.output.extend(node.output)
     for attribute in node.attribute:
-        _attribute(bones, attribute)
+        _attribute(bones.attribute, attribute)
 
 
 def _attribute(bones: Any, attribute: Any) -> None:
     if is_carried(attribute):
-        bones.attribute.append(attribute)
+        bones.append(attribute)
     elif attribute.ref_attr_name:
         return
     elif attribute.type == AttributeKind.GRAPH:
-        _graph(bones.attribute.add(name=attribute.name, type=attribute.type).g, attribute.g)
+        _graph(bones.add(name=attribute.name, type=attribute.type).g, attribute.g)
     elif attribute.type == AttributeKind.GRAPHS:
         for index, graph in enumerate(attribute.graphs):
-            added = bones.attribute.add(name=part(attribute.name, index), type=int(AttributeKind.GRAPH))
+            added = bones.add(name=part(attribute.name, index), type=int(AttributeKind.GRAPH))
             _graph(added.g, graph)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class _Carrier:
         return self.gs.Function(
             function.name, function.domain, self.nodes(function.graph), inputs, outputs, doc_string=function.doc,
             import_domains=[onnx.helper.make_opsetid(domain, version) for domain, version in function.opset_imports.items()],
-            attrs=dict.fromkeys(name for name, default in function.attributes.items() if default is None),
+            attrs={**dict.fromkeys(function.attributes), **self.attributes(_defaults(function))},
         )  # fmt: skip
 
     def nodes(self, graph: Graph) -> list[Any]:
@@ -77,17 +77,23 @@ class _Carrier:
         # Trailing inputs that are left out are dropped in the IR; some schemas want them named as empty.
         missing = max(0, _minimum_inputs(node.domain, node.op) - len(node.inputs))
         inputs = [self.tensor(value) for value in (*node.inputs, *[None] * missing)]
-        attributes: dict[str, Any] = {}
-        for name, attribute in node.attributes.items():
-            carried = carried_value(attribute)
-            if attribute.kind is AttributeKind.GRAPH and attribute.graphs:
-                attributes[name] = self.graph(attribute.value)
-            elif attribute.graphs:
-                attributes.update({part(name, index): self.graph(inner) for index, inner in enumerate(attribute.graphs)})
-            elif carried is not None:
-                attributes[name] = carried
         outputs = [self.tensor(value) for value in node.outputs]
-        return self.gs.Node(node.op, node.name, attributes, inputs, outputs, node.domain or None)
+        return self.gs.Node(node.op, node.name, self.attributes(node.attributes), inputs, outputs, node.domain or None)
+
+    def attributes(self, attributes: Mapping[str, Attribute]) -> dict[str, Any]:
+        carried: dict[str, Any] = {}
+        for name, attribute in attributes.items():
+            if attribute.kind is AttributeKind.GRAPHS:
+                carried.update({part(name, index): self.graph(inner) for index, inner in enumerate(attribute.graphs)})
+            elif attribute.graphs:
+                carried[name] = self.graph(attribute.value)
+            elif carried_value(attribute) is not None:
+                carried[name] = carried_value(attribute)
+        return carried
+
+
+def _defaults(function: Function) -> dict[str, Attribute]:
+    return {name: default for name, default in function.attributes.items() if default is not None}
 
 
 @cache
@@ -155,13 +161,18 @@ def _node(proto: Any, node: Node, tensor: TensorWriter) -> None:
     set_properties(proto.metadata_props, node.metadata)
     if node.extra:
         proto.MergeFromString(node.extra)
+    _attributes(proto.attribute, node.attributes, tensor)
+
+
+def _attributes(field: Any, attributes: Mapping[str, Attribute], tensor: TensorWriter) -> None:
+    """Bring a repeated AttributeProto, as graphsurgeon wrote it, to what the IR says, in its order."""
     carried = {}
-    for entry in proto.attribute:
+    for entry in field:
         carried[entry.name] = type(entry)()
         carried[entry.name].CopyFrom(entry)
-    proto.ClearField("attribute")
-    for name, attribute in node.attributes.items():
-        _attribute(proto.attribute.add(), name, attribute, carried, tensor)
+    del field[:]
+    for name, attribute in attributes.items():
+        _attribute(field.add(), name, attribute, carried, tensor)
 
 
 def _attribute(proto: Any, name: str, attribute: Attribute, carried: dict[str, Any], tensor: TensorWriter) -> None:
@@ -180,9 +191,9 @@ def _function(proto: Any, function: Function, tensor: TensorWriter, ir_version: 
     graph = function.graph
     proto.overload = function.overload
     set_properties(proto.metadata_props, function.metadata)
-    for name, default in function.attributes.items():
-        if default is not None:
-            proto.attribute_proto.append(attribute_proto(name, default, tensor))
+    del proto.attribute[:]
+    proto.attribute.extend(name for name, default in function.attributes.items() if default is None)
+    _attributes(proto.attribute_proto, _defaults(function), tensor)
     for node_proto, node in zip(proto.node, graph.nodes, strict=True):
         _node(node_proto, node, tensor)
     for value in reversed(graph.constants):
