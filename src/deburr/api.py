@@ -1,0 +1,157 @@
+"""The front door from Python: six functions, each of which hands over to the room that does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deburr.ir.types import Array
+
+if TYPE_CHECKING:
+    from deburr.ir.model import Model
+    from deburr.ir.samples import Samples
+    from deburr.passes.core import Progress, Remark
+    from deburr.passes.instruments import Instrument
+    from deburr.passes.pipeline import Pipeline
+    from deburr.targets.bundle import Bundle
+
+
+def load(path: str | Path) -> Model:
+    """Read an ONNX file, check it, and infer its shapes.
+
+    :raises DeburrError: E101 to E106, naming the file, the node or the tensor.
+    """
+    from deburr.ir.onnx_reader import read
+
+    return read(path)
+
+
+def save(model: Model, path: str | Path) -> None:
+    """Write a model as ONNX: whole or not at all, and the same bytes for the same model.
+
+    :raises DeburrError: E109 where the file cannot be written.
+    """
+    from deburr.ir.onnx_writer import write
+
+    write(model, path)
+
+
+def optimize(
+    model: Model | str | Path,
+    pipeline: str | Pipeline = "clean",
+    *,
+    data: Samples | Mapping[str, Array] | str | Path | None = None,
+    target: str | None = None,
+    seed: int = 0,
+    remarks: list[Remark] | None = None,
+    instruments: Sequence[Instrument] = (),
+    progress: Progress | None = None,
+) -> Model:
+    """A new model, changed by the passes of `pipeline`. The model that was given stays as it is.
+
+    :param pipeline: pipeline text such as ``"clean,prune-channels{ratio=0.4},quantize"``, or a recipe's name.
+    :param data: calibration samples: an .npz, or arrays by input name with the samples on the first axis.
+    :param target: the device that the model is meant for, one of `deburr targets`.
+    :param remarks: a list that receives what the passes declined to do, and why.
+    :raises DeburrError: E2xx for the pipeline, E3xx for the data, E401 for the target.
+    """
+    from deburr.passes import manager
+    from deburr.passes.core import Context
+    from deburr.passes.pipeline import parse
+    from deburr.targets.target import find, names
+
+    parsed = parse(pipeline) if isinstance(pipeline, str) else pipeline
+    if target is not None and target not in names():
+        find(target)  # raises, with the nearest name; looking at the host itself would import TVM for nothing
+    changed = load(model) if isinstance(model, str | Path) else _copy(model)
+    context = Context(changed, data=samples_for(changed, data), target=target, seed=seed)
+    if progress is not None:
+        context.progress = progress
+    if remarks is not None:
+        context.remarks = remarks
+    manager.run(parsed, context, instruments)
+    return context.model
+
+
+def compile(  # noqa: A001
+    model: Model | str | Path,
+    path: str | Path,
+    *,
+    target: str = "host",
+    threads: int | None = None,
+    tune: float = 0,
+    seed: int = 0,
+    **settings: Any,
+) -> Bundle:
+    """Lower a model to machine code and write it as a bundle: one directory that runs without ONNX.
+
+    :param target: one of `deburr targets`.
+    :param threads: how many the program uses unless `open` says otherwise; None for all cores of the target.
+    :param tune: seconds to search for faster kernels. This version has hand-written schedules only: anything but 0 is refused.
+    :param settings: passed on to `deburr.targets.compile.compile` (time_limit_s, progress).
+    :raises DeburrError: E4xx.
+    """
+    from deburr.targets.compile import compile as lower
+    from deburr.targets.target import find
+
+    refuse_tuning(tune)
+    chosen = find(target)
+    loaded = load(model) if isinstance(model, str | Path) else model
+    return lower(loaded, path, target=chosen, threads=threads, seed=seed, **settings)
+
+
+def open(path: str | Path, threads: int | None = None) -> Bundle:  # noqa: A001
+    """A compiled bundle, ready to `run({"input": array})` on `threads` threads.
+
+    :raises DeburrError: E501 to E503.
+    """
+    from deburr.targets.bundle import Bundle
+
+    return Bundle.open(path, threads=threads)
+
+
+def run(program: Bundle | Model | str | Path, inputs: Mapping[str, Array], threads: int | None = None) -> dict[str, Array]:
+    """Run a bundle, or a model in ONNX Runtime, on any number of samples (first axis): output name -> array.
+
+    :raises DeburrError: E302 or E303 where the inputs do not fit, E504 where running fails.
+    """
+    from deburr.runner import open_runner, run_samples
+
+    return run_samples(open_runner(program, threads=threads), inputs)
+
+
+def samples_for(model: Model, data: Samples | Mapping[str, Array] | str | Path | None) -> Samples | None:
+    """`data` in whatever form it was given, checked against the inputs of `model`.
+
+    :raises DeburrError: E301 to E305.
+    """
+    from deburr.ir.samples import Samples, check_samples, load_samples
+
+    if data is None or isinstance(data, Samples):
+        return data
+    if isinstance(data, str | Path):
+        return load_samples(data, model.graph)
+    arrays = dict(data)
+    labels = None if any(value.name == "labels" for value in model.graph.inputs) else arrays.pop("labels", None)
+    return check_samples(arrays, model.graph, labels=labels)
+
+
+def refuse_tuning(seconds: float) -> None:
+    """:raises DeburrError: E901, because a search that was asked for and silently left out would be a lie."""
+    from deburr.ir.errors import DeburrError
+
+    if seconds:
+        raise DeburrError(
+            "E901", "this version does not tune", where=f"--tune {seconds:g}",
+            why="every kernel uses its hand-written schedule", hint="leave --tune and --records out",
+        )  # fmt: skip
+
+
+def _copy(model: Model) -> Model:
+    from deburr.ir.onnx_reader import read
+    from deburr.ir.onnx_writer import to_proto
+
+    copied = read(to_proto(model))
+    copied.folder = model.folder
+    return copied

@@ -1,0 +1,56 @@
+"""deburr bench"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deburr.cli import output
+from deburr.cli.options import Data, Json, Seed, Threads
+
+
+def bench(
+    *,
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="BUNDLE|MODEL...", help="What to time; the first is what the rest are set against.")
+    ],
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--peer", metavar="NAME", help="Time the models in onnxruntime (without this option too), openvino. Repeatable."
+        ),
+    ] = None,
+    threads: Threads = None,
+    data: Data = None,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Samples per call.")] = 1,
+    rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Turns that each candidate gets.")] = 20,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """Time programs side by side.
+
+    A process each, turns interleaved, the same threads and inputs for all. Inputs are random unless --data is given."""
+    from deburr import measure
+    from deburr.arrays import read_arrays
+
+    output.require_writable(json)
+    arrays = read_arrays(data) if data is not None else None
+    if arrays is not None:
+        arrays.pop("labels", None)
+    with output.timed("measured"):
+        measured = measure.bench(
+            measure.candidates(paths, peer or []), threads=threads, data=arrays, batch=batch, rounds=rounds, seed=seed,
+            progress=output.progress,
+        )  # fmt: skip
+    if not output.quiet(json):
+        output.table(
+            ["program", "engine", "p50 ms", "p90 ms", "time / first"],
+            [(row.name, row.engine, f"{row.p50_ms:.3f}", f"{row.p90_ms:.3f}", f"{row.ratio:.2f}") for row in measured.rows],
+            left=2,
+        )
+        output.put(
+            f"{measured.threads} threads, batch {measured.batch}, {measured.rounds} rounds interleaved, inputs {measured.inputs}"
+        )
+    output.write_json(measured.to_json(), json)

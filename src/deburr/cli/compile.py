@@ -1,0 +1,46 @@
+"""deburr compile"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deburr.cli import output
+from deburr.cli.options import Json, Seed, Threads
+
+
+def compile_model(
+    *,
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model to compile, float or with QDQ nodes.")],
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The directory that the program goes to.")],
+    target: Annotated[str, typer.Option("--target", metavar="NAME", help="One of `deburr targets`.")] = "host",
+    threads: Threads = None,
+    tune: Annotated[
+        float, typer.Option("--tune", metavar="SECONDS", min=0, help="Search for faster kernels (not in this version: 0 only).")
+    ] = 0,
+    records: Annotated[
+        Path | None, typer.Option("--records", metavar="FILE", help="What a search found (not in this version).")
+    ] = None,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """Turn a model into machine code.
+
+    A bundle is one directory that runs without ONNX."""
+    from deburr import api
+    from deburr.ir.errors import DeburrError
+    from deburr.report import folder_bytes
+
+    if records is not None:
+        raise DeburrError(
+            "E901", "this version does not tune", where=f"--records {records}", hint="leave --tune and --records out"
+        )
+    output.require_writable(out, json)
+    with output.timed(f"compiled for {target}"):
+        bundle = api.compile(model, out, target=target, threads=threads, tune=tune, seed=seed, progress=output.progress)
+    document = {"bundle": str(out), "bytes": folder_bytes(out), "manifest": bundle.manifest}
+    if not output.quiet(json):
+        output.put(f"{out}  {document['bytes']} bytes")
+    output.write_json(document, json)

@@ -1,0 +1,17 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON ('-': to stdout, alone).")
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Same inputs, same seed: same bytes.")]
+Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Threads (all cores unless given).")]
+Data = Annotated[
+    Path | None, typer.Option("--data", metavar="NPZ", help="An array per model input, samples on the first axis.")
+]

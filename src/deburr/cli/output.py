@@ -1,0 +1,85 @@
+"""Where the commands write: tables on stdout, progress and remarks on stderr, JSON into a file or on stdout for `-`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def say(text: str) -> None:
+    """A line on stderr: progress, timing, remarks."""
+    sys.stderr.write(text + "\n")
+
+
+def put(text: str) -> None:
+    """A line on stdout: a result."""
+    sys.stdout.write(text + "\n")
+
+
+@contextlib.contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Say on stderr how long it took."""
+    start = time.perf_counter()
+    yield
+    say(f"{what} in {time.perf_counter() - start:.1f} s")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1) -> None:
+    """Print a table on stdout, as wide as it needs to be; the first `left` columns are text, the others numbers."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(line[index]) for line in [list(columns), *cells]) for index in range(len(columns))]
+    for line in [list(columns), ["-" * width for width in widths], *cells]:
+        aligned = [
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        put("  ".join(aligned).rstrip())
+
+
+def write_json(document: object, path: Path | None) -> None:
+    """Write a document whole or not at all; `-` is stdout, None is nowhere."""
+    if path is None:
+        return
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    from deburr.report import write_text
+
+    write_text(path, text)
+
+
+def require_writable(*paths: Path | None) -> None:
+    """Refuse now what could not be written after minutes of work.
+
+    :raises DeburrError: E109.
+    """
+    from deburr.ir.errors import DeburrError
+
+    for path in paths:
+        if path is None or str(path) == "-" or (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            continue
+        why = "the folder may not be written to" if path.parent.is_dir() else "there is no such folder"
+        raise DeburrError("E109", "cannot write", where=str(path), why=why, hint="choose a folder that can be written to")
+
+
+def quiet(path: Path | None) -> bool:
+    """Whether stdout belongs to the JSON."""
+    return path is not None and str(path) == "-"
+
+
+def progress(items: Iterable[Any], total: int, description: str) -> Iterator[Any]:
+    """A progress bar on stderr where that is a terminal; the items alone where it is not."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, description, total, console=Console(stderr=True), transient=True)
