@@ -1,0 +1,195 @@
+"""The dependency analysis: which channels of which tensors must be removed together, and which cannot be removed.
+
+Every tensor gets an array of class ids over its elements; one topological walk applies one rule per class of operators: data
+movement executes the operator on the ids, elementwise operators unite them, contractions give their output fresh ones. What
+no rule knows freezes its classes and says why. Depends on shapes (`deburr.ir.inference`) and on constants being constants
+(`fold-constants`). Related: DepGraph (Fang et al. 2023), which follows layers where this follows elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from deburr.ir.graph import Graph
+from deburr.ir.node import Node
+from deburr.ir.ops import facts, normal_domain
+from deburr.ir.value import Value
+from deburr.passes.analysis import rules_contraction, rules_elementwise, rules_movement
+from deburr.passes.analysis.classes import Ids
+from deburr.passes.analysis.cost import cost
+from deburr.passes.analysis.groups import Channels, Frozen, Group, Member, Slice
+from deburr.passes.analysis.walk import DeclineError, Walk
+from deburr.passes.core import Context
+
+Rule = Callable[[Node, Walk], None]
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "Conv": rules_contraction.conv,
+        "ConvTranspose": rules_contraction.conv_transpose,
+        "Gemm": rules_contraction.gemm,
+        "MatMul": rules_contraction.matmul,
+        "BatchNormalization": rules_contraction.batch_normalization,
+        "InstanceNormalization": rules_contraction.instance_normalization,
+        "Softmax": rules_elementwise.softmax,
+        "LogSoftmax": rules_elementwise.softmax,
+        "Resize": rules_elementwise.resize,
+        "Upsample": rules_elementwise.resize,
+        "Reshape": rules_movement.reshape,
+        "Flatten": rules_movement.flatten,
+        "Transpose": rules_movement.transpose,
+        "Squeeze": rules_movement.squeeze,
+        "Unsqueeze": rules_movement.unsqueeze,
+        "Concat": rules_movement.concat,
+        "Split": rules_movement.split,
+        "Slice": rules_movement.slice_,
+        "Gather": rules_movement.gather,
+        "Pad": rules_movement.pad,
+        "Expand": rules_movement.expand,
+        "DepthToSpace": rules_movement.depth_to_space,
+        "SpaceToDepth": rules_movement.space_to_depth,
+        **dict.fromkeys(("AveragePool", "MaxPool", "LpPool"), rules_elementwise.pool),
+        **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), rules_elementwise.pool),
+        **dict.fromkeys(("ArgMax", "ArgMin", "ReduceL1", "ReduceL2", "ReduceLogSum"), rules_elementwise.reduce),
+        **dict.fromkeys(("ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin"), rules_elementwise.reduce),
+        **dict.fromkeys(("ReduceProd", "ReduceSum", "ReduceSumSquare"), rules_elementwise.reduce),
+    }
+)
+
+_REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("LayerNormalization", "RMSNormalization", "LRN"), "its statistics run over the channels"),
+        **dict.fromkeys(("GroupNormalization", "MeanVarianceNormalization"), "its statistics run over the channels"),
+        **dict.fromkeys(("If", "Loop", "Scan"), "it holds subgraphs"),
+        **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), "quantized models are not followed yet"),
+        # The surgery changes the size by itself, but what is computed from it may mean something else.
+        **dict.fromkeys(("Shape", "Size"), "its size is read at run time"),
+    }
+)
+
+
+def channels(graph: Graph, context: Context) -> Channels:
+    """Analyse a graph whose values have types. Linear in the number of nodes and channels."""
+    walk = Walk(graph, context.model.opset)
+    for node in graph.nodes:
+        walk.visit(node, _rule(node, context))
+    for value in graph.outputs:
+        walk.freeze(value, "it is an output of the graph")
+    for value in tuple(walk.ids):
+        if any(node.graph is not graph for node in value.consumers):
+            walk.freeze(value, "a subgraph reads it")
+    _tie_shared_constants(walk)
+    return _result(walk, cost(graph, context).macs)
+
+
+def _rule(node: Node, context: Context) -> Rule:
+    domain = normal_domain(node.domain)
+    known = facts(node, context.model.opset_imports.get(node.domain, context.model.opset))
+    if domain or not known.known:
+        return _decline(f"the operator {domain or 'ai.onnx'}.{node.op} is unknown")
+    if known.is_elementwise:
+        return rules_elementwise.unary if known.is_layout_agnostic else rules_elementwise.broadcast
+    return RULES.get(node.op) or _decline(_REASONS.get(node.op, f"the analysis has no rule for {node.op}"))
+
+
+def _decline(reason: str) -> Rule:
+    def rule(node: Node, walk: Walk) -> None:
+        raise DeclineError(reason)
+
+    return rule
+
+
+def _tie_shared_constants(walk: Walk) -> None:
+    """A matrix that is read twice is sliced the same way by all readers; a vector is copied for each of them instead."""
+    slices: dict[Value, list[Slice]] = {}
+    for slice_ in walk.slices:
+        slices.setdefault(slice_.constant, []).append(slice_)
+    for constant, mine in slices.items():
+        assert constant.constant is not None
+        if len(constant.uses) == 1 or constant.constant.size == max(constant.constant.shape):
+            continue
+        for axis in dict.fromkeys(slice_.axis for slice_ in mine):
+            _tie_axis(walk, constant, [slice_ for slice_ in mine if slice_.axis == axis])
+
+
+def _tie_axis(walk: Walk, constant: Value, slices: list[Slice]) -> None:
+    readers = {slice_.use for slice_ in slices}
+    vectors = [slice_.vector for slice_ in slices]
+    if len(readers) < len(constant.uses) or any(vector is None for vector in vectors):
+        for slice_ in slices:
+            walk.classes.freeze(slice_.ids)
+        axis, node = slices[0].axis, slices[0].use.node
+        walk.frozen.append(Frozen(constant, axis, "it is also read where the channels stay", node))
+        return
+    for vector in vectors[1:]:
+        assert vector is not None
+        assert vectors[0] is not None
+        walk.classes.union(vectors[0], vector)
+
+
+def _result(walk: Walk, macs: Mapping[Node, int]) -> Channels:
+    cache: dict[int, Ids] = {}
+
+    def roots(ids: Ids) -> Ids:
+        if id(ids) not in cache:
+            cache[id(ids)] = walk.classes.find(ids)
+        return cache[id(ids)]
+
+    ids = {value: roots(array) for value, array in walk.ids.items()}
+    slices = [Slice(s.use, s.axis, roots(s.ids), s.ids_axis, s.role) for s in walk.slices]
+    every = np.unique(walk.classes.find(np.arange(len(walk.classes), dtype=np.int64)))
+    always = np.zeros(len(walk.classes), np.bool_)
+    always[every] = walk.classes.frozen(every)
+    result = Channels(walk.graph, len(walk.classes), ids, slices, walk.regenerates, (), tuple(walk.frozen), always)
+    result.groups = _groups(walk, result, every[every > 0], macs)
+    return result
+
+
+def _groups(walk: Walk, result: Channels, every: Ids, macs: Mapping[Node, int]) -> tuple[Group, ...]:
+    """Classes that stem from the same (merged) axes, with everything that they reach."""
+    origin = np.zeros(result.class_count, np.int64)
+    origin[every] = [walk.classes.origin(int(root)) for root in every]
+
+    def touched(ids: Ids) -> list[int]:
+        return [number for number in np.unique(origin[ids]).tolist() if number]
+
+    members, nodes = _members(result, touched)
+    frozen: dict[int, list[Frozen]] = {}
+    for entry in result.frozen:
+        for number in touched(result.ids.get(entry.value, np.zeros(1, np.int64))):
+            frozen.setdefault(number, []).append(entry)
+    by_number: dict[int, list[int]] = {}
+    for root in every.tolist():
+        by_number.setdefault(int(origin[root]), []).append(root)
+    return tuple(
+        Group(
+            number=index,
+            classes=np.array(by_number[number], np.int64),
+            members=tuple(members[number].values()),
+            frozen=tuple(frozen.get(number, ())),
+            macs=sum(macs.get(node, 0) for node in nodes.get(number, ())),
+        )
+        for index, number in enumerate(sorted(members))
+    )
+
+
+Members = dict[int, dict[tuple[Value, int], Member]]
+
+
+def _members(result: Channels, touched: Callable[[Ids], list[int]]) -> tuple[Members, dict[int, dict[Node, None]]]:
+    """By group: the axes of values and constants that shrink with it, and the nodes that read those constants."""
+    members: Members = {}
+    nodes: dict[int, dict[Node, None]] = {}
+    for value, ids in result.ids.items():
+        for number in touched(ids):
+            for axis in (axis for axis, size in enumerate(ids.shape) if size > 1):
+                members.setdefault(number, {})[value, axis] = Member(value, axis, ids.shape[axis])
+    for slice_ in result.slices:
+        for number in touched(slice_.ids):
+            key = slice_.constant, slice_.axis
+            members.setdefault(number, {})[key] = Member(*key, slice_.ids.shape[slice_.ids_axis])
+            nodes.setdefault(number, {})[slice_.use.node] = None
+    return members, nodes

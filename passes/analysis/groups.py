@@ -1,0 +1,157 @@
+"""What the dependency analysis found: coupled groups, frozen axes, the slices of constants, and the check of a keep-set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deburr.ir.graph import Graph
+from deburr.ir.node import Node
+from deburr.ir.value import Use, Value
+from deburr.passes.analysis.classes import Ids, Mask
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """Axis `axis` of the constant read at `use` follows axis `ids_axis` of a class array.
+
+    `role` says what the axis is to the node: "output" and "input" of a contraction's weight, "bias", "scale" (of a
+    normalization), "data" (an operand of an elementwise operator, statistics of a normalization).
+    """
+
+    use: Use
+    axis: int
+    ids: Ids
+    ids_axis: int
+    role: str
+
+    @property
+    def constant(self) -> Value:
+        return self.use.node.input(self.use.index)
+
+    @property
+    def vector(self) -> Ids | None:
+        """The class of each index of the axis, or None where other axes take part."""
+        carried = [axis for axis, size in enumerate(self.ids.shape) if size > 1]
+        if carried and carried != [self.ids_axis]:
+            return None
+        assert self.constant.constant is not None
+        return np.broadcast_to(self.ids.reshape(-1), (self.constant.constant.shape[self.axis],))
+
+
+@dataclass(frozen=True)
+class Regenerate:
+    """REGENERATE: an attribute or constant of `node` that spells out a size: "shape", "split", "group", "indices", …"""
+
+    node: Node
+    what: str
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """An axis that keeps all its channels, and why."""
+
+    value: Value
+    axis: int
+    reason: str
+    node: Node | None
+
+
+@dataclass(frozen=True)
+class Member:
+    """An axis of a value that is `size` long and loses indices with its group."""
+
+    value: Value
+    axis: int
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Channels that are coupled: `classes` are the units, each removed as a whole in all members."""
+
+    number: int
+    classes: Ids
+    members: tuple[Member, ...]
+    frozen: tuple[Frozen, ...]  # not empty: nothing is removed
+    macs: int  # multiply-accumulates per sample of the contractions that produce or consume the group
+
+    @property
+    def size(self) -> int:
+        return len(self.classes)
+
+    @property
+    def name(self) -> str:
+        return self.members[0].value.name
+
+    def __str__(self) -> str:
+        axes = ", ".join(f"{member.value.name}:{member.axis}" for member in self.members)
+        why = f" frozen: {'; '.join(dict.fromkeys(frozen.reason for frozen in self.frozen))}" if self.frozen else ""
+        return f"group {self.number}: {self.size} channels, {self.macs} MACs, {axes}{why}"
+
+
+@dataclass(eq=False)
+class Channels:
+    """The result of the dependency analysis of one graph.
+
+    `ids[value]` holds the class (a root; 0 is never removed) of each element, as an array of the value's rank whose free
+    axes have size 1. `class_count` is an upper bound of the class numbers: keep-sets are boolean arrays of that length.
+    """
+
+    graph: Graph
+    class_count: int
+    ids: dict[Value, Ids]
+    slices: list[Slice]
+    regenerates: list[Regenerate]
+    groups: tuple[Group, ...]
+    frozen: tuple[Frozen, ...]
+    always: Mask  # which classes are frozen
+
+    @property
+    def prunable(self) -> tuple[Group, ...]:
+        return tuple(group for group in self.groups if not group.frozen)
+
+    def keep_all(self) -> Mask:
+        return np.ones(self.class_count, np.bool_)
+
+    def masks(self, ids: Ids, keep: Mask) -> tuple[Mask, ...] | None:
+        """Which indices stay along each axis, or None where what stays is no full box."""
+        kept = keep[ids]
+        axes = range(ids.ndim)
+        along: tuple[Mask, ...] = tuple(np.asarray(kept.any(axis=tuple(o for o in axes if o != axis))) for axis in axes)
+        if not all(mask.any() for mask in along):
+            return None
+        box: Mask = np.ones((1,) * ids.ndim, np.bool_)
+        for axis, mask in enumerate(along):
+            box = box & mask.reshape([-1 if other == axis else 1 for other in axes])
+        return along if np.array_equal(np.broadcast_to(box, kept.shape), kept) else None
+
+    def repair(self, keep: Mask) -> tuple[Mask, tuple[Group, ...]]:
+        """The keep-set without the groups that would leave some tensor not a full box, and those groups.
+
+        Frozen classes are kept whatever `keep` says. What remains is always sound: keeping everything is a full box.
+        """
+        keep = keep | self.always
+        group_of = np.zeros(self.class_count, np.int64)
+        for index, group in enumerate(self.groups):
+            group_of[group.classes] = index + 1
+        refused: dict[int, None] = {}
+        while True:
+            bad = {
+                int(number)
+                for ids in self.distinct_arrays()
+                if self.masks(ids, keep) is None
+                for number in np.unique(group_of[ids])
+                if number and not keep[self.groups[number - 1].classes].all()
+            }
+            if not bad:
+                return keep, tuple(self.groups[number - 1] for number in refused)
+            refused.update(dict.fromkeys(sorted(bad)))
+            for number in bad:
+                keep[self.groups[number - 1].classes] = True
+
+    def distinct_arrays(self) -> list[Ids]:
+        """Every class array once: those of the values and those that constants follow."""
+        arrays = [*self.ids.values(), *(slice_.ids for slice_ in self.slices)]
+        return list({id(array): array for array in arrays if array.size > 1}.values())

@@ -1,0 +1,128 @@
+"""Rules for operators that keep every element in its place: elementwise ones broadcast and unite, pooling passes through."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deburr.ir.node import Node
+from deburr.ir.types import Shape
+from deburr.ir.value import Value
+from deburr.passes.analysis.classes import ALWAYS, Ids
+from deburr.passes.analysis.walk import DeclineError, Walk, integers_of, shape_of
+
+
+def unary(node: Node, walk: Walk) -> None:
+    """One tensor, and perhaps scalars beside it."""
+    for index, value in enumerate(node.inputs):
+        if index and value is not None and any(dim != 1 for dim in shape_of(value)):
+            raise DeclineError(f"its operand {value.name!r} is no scalar")
+    if not node.input(0).is_constant:
+        for value in node.outputs:
+            if value is not None:
+                walk.put(value, walk.of(node.input(0)))
+
+
+def broadcast(node: Node, walk: Walk) -> None:
+    """EQUAL along every axis that an operand really has; constants are sliced along with the axes that hold channels."""
+    rank = len(shape_of(node.output()))
+    operands = [value for value in node.inputs if value is not None and not value.is_constant]
+    aligned = [(value, _align(walk.of(value).shape, rank), _align(shape_of(value), rank)) for value in operands]
+    extent = [max([1, *(int(sizes[axis] or 1) for _, sizes, _ in aligned)]) for axis in range(rank)]
+    united = [value for value, sizes, dims in aligned if not _is_spread(walk, value, sizes, dims, extent)]
+    out = _unite(walk, united, extent) if united else np.full((1,) * rank, ALWAYS, np.int64)
+    for index, value in enumerate(node.inputs):
+        if value is not None and value.is_constant:
+            for axis, dim in enumerate(shape_of(value)):
+                place = axis + rank - len(shape_of(value))
+                if dim != 1 and extent[place] > 1:
+                    walk.slice(node, index, axis, out, "data", ids_axis=place)
+    walk.put(node.output(), out)
+
+
+def _align(dims: Shape, rank: int) -> Shape:
+    return (1,) * (rank - len(dims)) + tuple(dims)
+
+
+def _is_spread(walk: Walk, value: Value, sizes: Shape, dims: Shape, extent: list[int]) -> bool:
+    """Is a single element of the operand broadcast over an axis with channels?"""
+    spread = [axis for axis, dim in enumerate(dims) if dim == 1 and extent[axis] > 1]
+    if spread and any(size != 1 for size in sizes):
+        raise DeclineError(f"{value.name!r} is broadcast against a tensor with channels on two axes")
+    if spread:
+        walk.freeze(value, "a single channel is broadcast over others")
+    return bool(spread)
+
+
+def _unite(walk: Walk, values: list[Value], extent: list[int]) -> Ids:
+    arrays = [
+        walk.of(value).reshape([int(size or 1) for size in _align(walk.of(value).shape, len(extent))]) for value in values
+    ]
+    full = next((array for array in arrays if list(array.shape) == extent), np.broadcast_to(arrays[0], extent))
+    for value, array in zip(values, arrays, strict=True):
+        if not array.any():
+            for other in values:
+                walk.freeze(other, f"it meets {value.name!r}, which keeps all its channels")
+        walk.classes.union(full, array)
+    return full
+
+
+def pool(node: Node, walk: Walk) -> None:
+    """Axes 0 and 1 stay, the spatial axes must be free."""
+    ids = walk.of(node.input(0))
+    if any(size > 1 for size in ids.shape[2:]):
+        raise DeclineError("it pools over an axis that holds channels")
+    for value in node.outputs:
+        if value is not None:
+            walk.put(value, ids)
+
+
+def softmax(node: Node, walk: Walk) -> None:
+    """Free along its axis, or frozen. Before opset 13 it runs over all axes from `axis` on."""
+    ids = walk.of(node.input(0))
+    default = -1 if walk.opset >= 13 else 1
+    axis = int(node.get("axis", default)) % ids.ndim
+    if any(size > 1 for size in (ids.shape[axis : axis + 1] if walk.opset >= 13 else ids.shape[axis:])):
+        raise DeclineError("it normalizes over the channels")
+    walk.put(node.output(), ids)
+
+
+def reduce(node: Node, walk: Walk) -> None:
+    """A reduction over free axes."""
+    ids = walk.of(node.input(0))
+    if node.optional_input(1) is not None:
+        axes = integers_of(node, 1, "list of axes")
+    else:
+        given = node.get("axes", node.get("axis") if "axis" in node.attributes else None)
+        axes = list(given) if isinstance(given, tuple) else [] if given is None else [int(given)]
+    if node.op in ("ArgMax", "ArgMin") and not axes:
+        axes = [0]
+    if not axes and node.get("noop_with_empty_axes", 0):
+        walk.put(node.output(), ids)
+        return
+    reduced = {axis % ids.ndim for axis in axes} or set(range(ids.ndim))
+    if any(ids.shape[axis] > 1 for axis in reduced):
+        raise DeclineError("it reduces over the channels")
+    walk.put(
+        node.output(),
+        ids if node.get("keepdims", 1) else ids.reshape([ids.shape[a] for a in range(ids.ndim) if a not in reduced]),
+    )
+
+
+def resize(node: Node, walk: Walk) -> None:
+    """Axes with channels must keep their size: scale 1, or a size to regenerate."""
+    ids = walk.of(node.input(0))
+    scales, sizes = node.optional_input(2 if walk.opset >= 11 else 1), node.optional_input(3)
+    carried = [axis for axis, size in enumerate(ids.shape) if size > 1]
+    if node.get("axes") is not None or node.get("coordinate_transformation_mode", "") == "tf_crop_and_resize":
+        raise DeclineError("this form of Resize is not followed")
+    if scales is not None and scales.array is not None and scales.array.size:
+        if any(float(scales.array.ravel()[axis]) != 1.0 for axis in carried):
+            raise DeclineError("it scales an axis that holds channels")
+    elif sizes is not None:
+        wanted = integers_of(node, 3, "size")
+        if any(wanted[axis] != ids.shape[axis] for axis in carried):
+            raise DeclineError("it scales an axis that holds channels")
+        walk.regenerate(node, "sizes")
+    else:
+        raise DeclineError("its scale is not a constant")
+    walk.put(node.output(), ids)

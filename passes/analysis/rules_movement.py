@@ -1,0 +1,210 @@
+"""Rules for data movement: the operator is executed on the class array itself."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from deburr.ir.node import Node
+from deburr.ir.value import Value
+from deburr.passes.analysis.classes import Ids
+from deburr.passes.analysis.reshape import reshape_ids, runs_of
+from deburr.passes.analysis.walk import DeclineError, Walk, constant_of, integers_of, shape_of
+
+
+def reshape(node: Node, walk: Walk) -> None:
+    """The axes are matched in runs of equal size; only runs that hold channels are made real."""
+    ids, dims = walk.of(node.input(0)), shape_of(node.input(0))
+    if ids.size > 1:
+        runs = runs_of(dims, integers_of(node, 1, "shape"), allow_zero=bool(node.get("allowzero", 0)))
+        walk.regenerate(node, "shape")
+        walk.put(node.output(), reshape_ids(walk, ids, dims, runs))
+
+
+def flatten(node: Node, walk: Walk) -> None:
+    """All axes before `axis` become one, all others the second."""
+    ids, dims = walk.of(node.input(0)), shape_of(node.input(0))
+    axis = int(node.get("axis", 1))
+    axis += len(dims) if axis < 0 else 0
+    sizes = [dim if isinstance(dim, int) else 1 for dim in dims]
+    runs = [(axes, [math.prod(sizes[at] for at in axes)]) for axes in (range(axis), range(axis, len(dims)))]
+    walk.put(node.output(), reshape_ids(walk, ids, dims, runs))
+
+
+def transpose(node: Node, walk: Walk) -> None:
+    ids = walk.of(node.input(0))
+    walk.put(node.output(), ids.transpose(node.get("perm") or tuple(reversed(range(ids.ndim)))))
+
+
+def squeeze(node: Node, walk: Walk) -> None:
+    """Takes away axes of size 1, which are free."""
+    ids, dims = walk.of(node.input(0)), shape_of(node.input(0))
+    axes = _axes(node, walk)
+    if axes is None and not all(isinstance(dim, int) for dim in dims):
+        raise DeclineError("which axes it takes away is unknown")
+    gone = [axis for axis, dim in enumerate(dims) if dim == 1] if axes is None else [axis % len(dims) for axis in axes]
+    walk.put(node.output(), ids.squeeze(tuple(gone)))
+
+
+def unsqueeze(node: Node, walk: Walk) -> None:
+    ids, axes = walk.of(node.input(0)), _axes(node, walk) or []
+    rank = ids.ndim + len(axes)
+    walk.put(node.output(), np.expand_dims(ids, tuple(axis % rank for axis in axes)))
+
+
+def _axes(node: Node, walk: Walk) -> list[int] | None:
+    if node.optional_input(1) is not None:
+        return integers_of(node, 1, "list of axes")
+    given = node.get("axes")
+    return None if given is None else [int(axis) for axis in given]
+
+
+def concat(node: Node, walk: Walk) -> None:
+    """Class arrays side by side; along the other axes the pieces must agree."""
+    axis = int(node.get("axis")) % len(shape_of(node.output()))
+    pieces = [value for value in node.inputs if value is not None]
+    arrays = [walk.of(piece) for piece in pieces]
+    if all(array.size == 1 and not array.any() for array in arrays):
+        return
+    if any(piece.is_constant for piece in pieces):
+        raise DeclineError("it joins channels with a constant")
+    straight = [array for array in arrays if array.shape[axis] == 1]
+    for array in straight[1:]:
+        walk.classes.union(straight[0], array)
+    if all(array.shape[axis] == 1 and array.size > 1 for array in arrays):
+        walk.put(node.output(), straight[0])
+        return
+    dims = [dim for dim in (shape_of(piece)[axis] for piece in pieces) if isinstance(dim, int)]
+    if len(dims) != len(pieces):
+        raise DeclineError("it joins along an axis of unknown size")
+    other = [max(array.shape[place] for array in arrays) for place in range(arrays[0].ndim)]
+    shaped = [
+        np.broadcast_to(array, [dim if place == axis else other[place] for place in range(array.ndim)])
+        for array, dim in zip(arrays, dims, strict=True)
+    ]
+    walk.put(node.output(), np.concatenate(shaped, axis))
+
+
+def split(node: Node, walk: Walk) -> None:
+    ids, pieces = walk.of(node.input(0)), [value for value in node.outputs if value is not None]
+    axis = int(node.get("axis", 0)) % ids.ndim
+    if ids.shape[axis] == 1:
+        for piece in pieces:
+            walk.put(piece, ids)
+        return
+    sizes = split_sizes(node, ids.shape[axis])
+    if node.optional_input(1) is not None:
+        constant_of(node, 1, "list of sizes")
+    bounds = np.cumsum([0, *sizes])
+    for index, value in enumerate(node.outputs):
+        if value is not None:
+            walk.put(value, ids.take(range(bounds[index], bounds[index + 1]), axis))
+    walk.regenerate(node, "split")
+
+
+def split_sizes(node: Node, length: int) -> list[int]:
+    """The sizes along the axis: given, or equal but for a smaller last one."""
+    given = node.optional_input(1)
+    if given is not None and given.array is not None:
+        return [int(size) for size in given.array.ravel()]
+    if node.get("split") is not None:
+        return [int(size) for size in node.get("split")]
+    count = len(node.outputs)
+    chunk = -(-length // count)
+    return [max(0, min(chunk, length - index * chunk)) for index in range(count)]
+
+
+def slice_(node: Node, walk: Walk) -> None:
+    """Constant bounds; along axes with channels, forward steps of 1."""
+    ids = walk.of(node.input(0))
+    if walk.opset < 10 and ids.size > 1:
+        raise DeclineError("the Slice of an opset before 10 is not followed")
+    for axis, start, end in slice_bounds(node, ids) if ids.size > 1 else ():
+        ids = ids.take(range(start, end), axis)
+        walk.regenerate(node, "bounds")
+    walk.put(node.output(), ids)
+
+
+def slice_bounds(node: Node, ids: Ids) -> list[tuple[int, int, int]]:
+    """(axis, start, end) for every sliced axis that holds channels, within 0..size.
+
+    :raises DeclineError: if the bounds are computed, or the step is not 1.
+    """
+    starts = integers_of(node, 1, "list of starts")
+    ends = integers_of(node, 2, "list of ends")
+    axes = integers_of(node, 3, "list of axes") if node.optional_input(3) is not None else list(range(len(starts)))
+    steps = integers_of(node, 4, "list of steps") if node.optional_input(4) is not None else [1] * len(starts)
+    bounds = []
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        size = ids.shape[axis % ids.ndim]
+        if size > 1:
+            if step != 1:
+                raise DeclineError("it takes every other channel, or backwards")
+            first, last, _ = slice(start, end).indices(size)
+            if last <= first:
+                raise DeclineError("it takes nothing")
+            bounds.append((axis % ids.ndim, first, last))
+    return bounds
+
+
+def gather(node: Node, walk: Walk) -> None:
+    """Constant indices along an axis with channels; any indices along a free one."""
+    ids = walk.of(node.input(0))
+    axis = int(node.get("axis", 0)) % ids.ndim
+    indices = node.input(1)
+    if ids.shape[axis] == 1:
+        rank = len(shape_of(indices))
+        walk.put(node.output(), ids.reshape(ids.shape[:axis] + (1,) * rank + ids.shape[axis + 1 :]))
+        return
+    chosen = np.array(integers_of(node, 1, "list of indices"), np.int64).reshape([int(dim or 0) for dim in shape_of(indices)])
+    if chosen.ndim != 1:
+        raise DeclineError("it picks channels by a scalar or a matrix of indices")
+    walk.regenerate(node, "indices")
+    walk.put(node.output(), ids.take(chosen % ids.shape[axis], axis))
+
+
+def pad(node: Node, walk: Walk) -> None:
+    """Axes with channels must not be padded."""
+    ids = walk.of(node.input(0))
+    rank = ids.ndim
+    given = node.get("pads")
+    pads = integers_of(node, 1, "padding") if given is None else [int(size) for size in given]
+    axes = integers_of(node, 3, "list of axes") if node.optional_input(3) is not None else list(range(rank))
+    for axis, before, after in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
+        if ids.shape[axis % rank] > 1 and (before or after):
+            raise DeclineError("it pads an axis that holds channels")
+    walk.put(node.output(), ids)
+
+
+def expand(node: Node, walk: Walk) -> None:
+    """New axes and repeated single elements are free; an axis with channels is spelled 1 in the shape."""
+    ids = walk.of(node.input(0))
+    if ids.size > 1:
+        integers_of(node, 1, "shape")
+        walk.regenerate(node, "expand")
+    walk.put(node.output(), ids.reshape((1,) * (len(shape_of(node.output())) - ids.ndim) + ids.shape))
+
+
+def depth_to_space(node: Node, walk: Walk) -> None:
+    """Each output channel is made of blocksize² input channels, which go together."""
+    block, value = int(node.get("blocksize")), node.input(0)
+    ids = walk.vector(value, 1, _channels(value))
+    if ids.any():
+        rows = ids.reshape(-1, block * block) if node.get("mode", "DCR") == "CRD" else ids.reshape(block * block, -1).T
+        walk.classes.union(rows, rows[:, :1])
+        ids = rows[:, 0]
+    walk.put_axis(node.output(), 1, ids)
+
+
+def space_to_depth(node: Node, walk: Walk) -> None:
+    """Every input channel becomes blocksize² output channels, block position first."""
+    block, value = int(node.get("blocksize")), node.input(0)
+    walk.put_axis(node.output(), 1, np.tile(walk.vector(value, 1, _channels(value)), block * block))
+
+
+def _channels(value: Value) -> int:
+    dim = shape_of(value)[1]
+    if not isinstance(dim, int):
+        raise DeclineError("the number of its channels is unknown")
+    return dim

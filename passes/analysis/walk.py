@@ -1,0 +1,134 @@
+"""One topological walk that gives every tensor its class array: the state that the rules read and write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from deburr.ir.graph import Graph
+from deburr.ir.node import Node
+from deburr.ir.types import Shape
+from deburr.ir.value import Use, Value
+from deburr.passes.analysis.classes import ALWAYS, Classes, Ids
+from deburr.passes.analysis.groups import Frozen, Regenerate, Slice
+
+
+class DeclineError(Exception):
+    """A rule cannot follow the channels through its node; the message says why. The driver freezes them."""
+
+
+class Walk:
+    """Classes of the values seen so far, and what the rules found about constants and attributes.
+
+    A class array has the rank of its value; an axis of size 1 is free: the class does not vary along it, and nothing is
+    removed from it. Batch and spatial axes are free until a Reshape mixes them with channels.
+    """
+
+    def __init__(self, graph: Graph, opset: int) -> None:
+        self.graph, self.opset = graph, opset
+        self.classes = Classes()
+        self.ids: dict[Value, Ids] = {}
+        self.slices: list[Slice] = []
+        self.regenerates: list[Regenerate] = []
+        self.frozen: list[Frozen] = []
+        self._staged: list[Slice | Regenerate] = []
+
+    def visit(self, node: Node, rule: Callable[[Node, Walk], None]) -> None:
+        """Apply a rule; where it declines, freeze what the node reads and let its outputs be opaque."""
+        self._staged = []
+        try:
+            self._need_ranks(node)
+            rule(node, self)
+        except DeclineError as decline:
+            self._staged = []
+            for value in node.inputs:
+                if value is not None and not value.is_constant:
+                    self.freeze(value, str(decline), node)
+        for item in self._staged:
+            (self.slices if isinstance(item, Slice) else self.regenerates).append(item)  # type: ignore[arg-type]
+        for value in node.outputs:
+            if value is not None and value not in self.ids and value.shape is not None:
+                self.ids[value] = _free(len(value.shape))
+
+    def _need_ranks(self, node: Node) -> None:
+        for value in (*node.inputs, *node.outputs):
+            if value is not None and value.shape is None:
+                raise DeclineError(f"the rank of {value.name!r} is unknown")
+
+    # what rules ask
+
+    def of(self, value: Value) -> Ids:
+        """The class array of a value that is no constant (of another graph, or unseen: never removed)."""
+        return self.ids[value] if value in self.ids else _free(len(shape_of(value)))
+
+    def vector(self, value: Value, axis: int, length: int) -> Ids:
+        """The class of each index of `axis`, which must be the only axis with classes.
+
+        :raises DeclineError: if another axis has classes too.
+        """
+        ids = self.of(value)
+        axis %= ids.ndim
+        others = [other for other, size in enumerate(ids.shape) if size > 1 and other != axis]
+        if others:
+            raise DeclineError(f"axis {others[0]} of {value.name!r} holds channels too")
+        return np.broadcast_to(ids.reshape(-1), (length,))
+
+    def fresh(self, count: int) -> Ids:
+        return self.classes.fresh(count)
+
+    # what rules tell
+
+    def put(self, value: Value, ids: Ids) -> None:
+        self.ids[value] = ids
+
+    def put_axis(self, value: Value, axis: int, vector: Ids) -> Ids:
+        """Give a value classes along one axis; returns the array."""
+        rank = len(shape_of(value))
+        ids = vector.reshape([-1 if index == axis % rank else 1 for index in range(rank)])
+        self.ids[value] = ids
+        return ids
+
+    def slice(self, node: Node, index: int, axis: int, ids: Ids, role: str, *, ids_axis: int = 0) -> None:
+        """Axis `axis` of the constant input number `index` follows axis `ids_axis` of `ids`."""
+        self._staged.append(Slice(Use(node, index), axis, ids, ids_axis, role))
+
+    def regenerate(self, node: Node, what: str) -> None:
+        self._staged.append(Regenerate(node, what))
+
+    def freeze(self, value: Value, reason: str, node: Node | None = None) -> None:
+        """Nothing is removed from this value; said once for each of its axes that holds channels."""
+        ids = self.ids.get(value)
+        if ids is None or not self.classes.find(ids).any():
+            return
+        self.classes.freeze(ids)
+        carried = [axis for axis, size in enumerate(ids.shape) if size > 1] or [0]
+        self.frozen.extend(Frozen(value, axis, reason, node) for axis in carried)
+
+
+def _free(rank: int) -> Ids:
+    return np.full((1,) * rank, ALWAYS, np.int64)
+
+
+def shape_of(value: Value) -> Shape:
+    """The dims of a value whose rank the driver has checked."""
+    assert value.shape is not None
+    return value.shape
+
+
+def constant_of(node: Node, index: int, what: str) -> Value:
+    """Input number `index`, which must be a constant.
+
+    :raises DeclineError: if it is computed or left out.
+    """
+    value = node.optional_input(index)
+    if value is None or not value.is_constant:
+        raise DeclineError(f"its {what} is not a constant")
+    return value
+
+
+def integers_of(node: Node, index: int, what: str) -> list[int]:
+    """The elements of a constant integer input."""
+    array = constant_of(node, index, what).array
+    assert array is not None
+    return [int(element) for element in array.ravel()]
