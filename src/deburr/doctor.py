@@ -67,8 +67,9 @@ def tvm() -> Finding:
 
 def _tvm_with_llvm() -> str:
     import tvm
+    from tvm.target import codegen
 
-    return f"{tvm.__version__}, LLVM {tvm.support.libinfo().get('LLVM_VERSION', 'unknown')}"
+    return f"{tvm.__version__} with LLVM {codegen.llvm_version_major()}"
 
 
 def compiler() -> Finding:

@@ -40,7 +40,7 @@ def size(model: Model) -> Size:
     from deburr.passes.core import Context
 
     found = Context(model).analysis(analyze, model.graph)
-    return Size(found.parameters, found.macs, sum(len(graph) for graph in model.graphs))
+    return Size(found.parameters, found.total_macs, sum(len(graph) for graph in model.graphs))
 
 
 def summary(model: Model, path: str | Path = "") -> Table:
@@ -61,13 +61,14 @@ def summary(model: Model, path: str | Path = "") -> Table:
 
 
 def cost(model: Model) -> Table:
-    """Nodes that multiply, and what they hold."""
+    """The nodes that multiply, in order."""
     from deburr.passes.analysis.cost import cost as analyze
     from deburr.passes.core import Context
 
     found = Context(model).analysis(analyze, model.graph)
-    rows = [(node.op, node.output().name, macs, parameters) for node, macs, parameters in found.rows]
-    return Table("cost", ("operator", "output", "MACs per sample", "parameters"), rows, left=2)
+    total = found.total_macs or 1
+    rows = [(node.op, node.output().name, macs, f"{macs / total:.1%}") for node, macs in found.macs.items()]
+    return Table("cost", ("operator", "output", "MACs per sample", "share"), rows, left=2)
 
 
 def groups(model: Model) -> list[Table]:

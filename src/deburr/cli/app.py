@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    kept = [argument for argument in given if argument != "--debug"]
+    kept = [argument for argument in given if argument != "--debug"] or ["--help"]
     try:
         status = typer.main.get_command(app).main(kept, prog_name="deburr", standalone_mode=False)
         sys.stdout.flush()
@@ -89,8 +89,6 @@ def _usage_error(error: Any, arguments: list[str]) -> DeburrError:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "deburr"
     message = str(error.format_message()).split("(Possible options")[0].split("Did you mean")[0].strip().rstrip(".")
-    if not message:  # typer's way to say that a command was left out
-        message = "a command is missing"
     return DeburrError(
         "E901", message[0].lower() + message[1:], hint=_suggestion(error, context, arguments) or f"see {path} --help"
     )

@@ -51,6 +51,6 @@ def bench(
             left=2,
         )
         output.put(
-            f"{measured.threads} threads, batch {measured.batch}, {measured.rounds} rounds interleaved, inputs {measured.inputs}"
+            f"{measured.threads} threads, batch {measured.batch}, {measured.rounds} turns each, inputs {measured.inputs}"
         )
     output.write_json(measured.to_json(), json)

@@ -1,0 +1,52 @@
+# Two commands matter: `make demo` and `make test`. Both make their own environment in .venv first, and find it the next time.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow bench lint format clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.12 chooses the interpreter of .venv (3.10 or later), WORKERS=4 the processes that test."
+
+demo: $(VENV)/.installed ## compress and compile a real model, measure it, print a table; report in build/demo (under 10 minutes)
+	$(PY) examples/demo.py --out build/demo
+
+test: $(VENV)/.developing ## ruff, mypy, every test that is not slow; among them some against the built wheel in a new environment
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m pytest -n $(WORKERS) -m "not slow"
+
+test-slow: $(VENV)/.developing ## the slow tests alone
+	$(PY) -m pytest -n $(WORKERS) -m slow
+
+bench: $(VENV)/.installed ## ResNet-18 at 224x224 against ONNX Runtime; report in build/bench
+	$(PY) benchmarks/resnet18.py --out build/bench
+
+lint: $(VENV)/.developing ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(VENV)/.developing ## let ruff format the sources
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+clean: ## take away what was built, and the environment
+	rm -rf build $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("deburr needs Python 3.10 or later, $(PYTHON) is " + sys.version.split()[0]) if sys.version_info < (3, 10) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade "pip>=25.1"
+	$(PY) -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.developing: $(VENV)/.installed
+	$(PY) -m pip install --quiet --group dev
+	@touch $@
