@@ -19,7 +19,10 @@ class Requantize:
 
 @dataclass(frozen=True, slots=True)
 class FixedPointAdd:
-    """u8 + u8 -> u8: ``clamp((((a - a_zero) * a_multiplier + (b - b_zero) * b_multiplier + half) >> shift) + zero_point, low, high)``."""
+    """u8 + u8 -> u8, with ``half = 1 << (shift - 1)``.
+
+    ``clamp((((a - a_zero) * a_multiplier + (b - b_zero) * b_multiplier + half) >> shift) + zero_point, low, high)``
+    """
 
     a_zero: int
     a_multiplier: int  # round(scale_a / scale_out * 2**shift), below 2**21
@@ -80,6 +83,11 @@ class Conv2d:
         return self.groups == self.in_channels == self.out_channels and self.groups > 1
 
     @property
+    def is_blocked_depthwise(self) -> bool:
+        """Depthwise, with one layout in and out: the case that has a kernel of its own."""
+        return self.is_depthwise and self.in_block == self.out_block
+
+    @property
     def macs(self) -> int:
         taps = self.kernel[0] * self.kernel[1] * self.in_channels // self.groups
         return self.batch * self.out_channels * self.out_height * self.out_width * taps
@@ -128,7 +136,7 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Quantize:
-    """float32 NCHW -> u8 blocked: ``clamp(int32(nearbyint(x * inverse_scale)) + zero_point, 0, 255)``; layout is changed on the way."""
+    """float32 NCHW -> u8 blocked: ``clamp(int32(nearbyint(x * inverse_scale)) + zero_point, 0, 255)``."""
 
     batch: int
     channels: int

@@ -1,0 +1,91 @@
+"""From a workload to a scheduled TIR function: the one entrance to kernels and schedules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deburr.targets.kernels import conv2d, depthwise, elementwise, pool
+from deburr.targets.kernels.workload import Add, ChangeLayout, Conv2d, Dequantize, Pool2d, Quantize, Workload
+from deburr.targets.schedules import tile, x86
+
+if TYPE_CHECKING:
+    from deburr.targets.kernels.conv2d import Definition
+    from deburr.targets.schedules.tile import ConvSchedule
+    from deburr.targets.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One tensor of a kernel's calling convention."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A scheduled function and its arguments in calling order; the last one, "output", is written.
+
+    :param function: a `tvm.tirx.PrimFunc`, in destination-passing style.
+    """
+
+    function: Any
+    arguments: tuple[Argument, ...]
+
+
+def kernel(workload: Workload, target: Target, schedule: ConvSchedule | None = None) -> Kernel:
+    """The kernel that computes `workload` on `target`.
+
+    Arguments of a convolution: data, weight, bias, multiplier (integer only), residual (where there is one), output; of a
+    sum: a, b, output; of everything else: data, output. `pack.pack_conv2d` makes the constant ones.
+
+    :param schedule: tile sizes of a convolution that is not depthwise; the analytic default if None.
+    """
+    match workload:
+        case Conv2d() if workload.is_blocked_depthwise:
+            definition = depthwise.define(workload)
+            module = x86.reduction(_module(definition), workload.macs >= tile.WORTH_A_THREAD // 2)
+        case Conv2d():
+            schedule = schedule or tile.default(workload, target.isa, target.cores)
+            definition = conv2d.define(workload, target.isa, schedule.extent(workload))
+            module = x86.convolution(_module(definition), workload, target.isa, schedule)
+        case Pool2d():
+            definition = pool.define(workload)
+            module = x86.reduction(_module(definition), _elements(definition) >= 50_000)
+        case _:
+            definition = _elementwise(workload)
+            module = x86.elementwise(_module(definition), _elements(definition) >= 50_000)
+    arguments = tuple(
+        Argument(tensor.op.name, tuple(int(size) for size in tensor.shape), str(tensor.dtype))
+        for tensor in definition.arguments
+    )
+    return Kernel(module["main"], arguments)
+
+
+def _elementwise(workload: Add | Quantize | Dequantize | ChangeLayout) -> Definition:
+    match workload:
+        case Add():
+            return elementwise.add(workload)
+        case Quantize():
+            return elementwise.quantize(workload)
+        case Dequantize():
+            return elementwise.dequantize(workload)
+        case ChangeLayout():
+            return elementwise.change_layout(workload)
+
+
+def _module(definition: Definition) -> Any:
+    import tvm
+    from tvm import te
+
+    return tvm.IRModule({"main": te.create_prim_func(list(definition.arguments))})
+
+
+def _elements(definition: Definition) -> int:
+    """Elements that a kernel writes."""
+    count = 1
+    for size in definition.arguments[-1].shape:
+        count *= int(size)
+    return count

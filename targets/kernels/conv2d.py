@@ -1,0 +1,126 @@
+"""Convolution in blocked layout: what is computed, for integers and float32, with its fused epilogue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deburr.targets.kernels import epilogue, layout
+from deburr.targets.kernels.workload import Conv2d
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Tensor = Any  # tvm.te.Tensor
+    Expression = Any
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A computation: its arguments in calling order, the output last."""
+
+    arguments: tuple[Tensor, ...]
+
+
+def define(workload: Conv2d, isa: str, extent: tuple[int, int, int]) -> Definition:
+    """Stages "pad" (only where needed), "accumulate", "output".
+
+    :param extent: images, rows and columns that "accumulate" computes: the output's, rounded up to whole register tiles.
+    """
+    from tvm import te
+
+    data = te.placeholder(layout.activation_shape(workload), workload.dtype, name="data")
+    weights = layout.weight_layout(workload, isa)
+    weight = te.placeholder(layout.weight_shape(workload, isa), weights.dtype, name="weight")
+    source = pad(data, workload, weights.data_dtype, extent)
+    return with_epilogue(workload, accumulate(source, weight, workload, extent), (data, weight))
+
+
+def needed_size(extent: int, stride: int, kernel: int, dilation: int) -> int:
+    """Padded rows (or columns) that `extent` outputs read."""
+    return (extent - 1) * stride + (kernel - 1) * dilation + 1
+
+
+def pad(data: Tensor, workload: Conv2d, dtype: str, extent: tuple[int, int, int]) -> Tensor:
+    """The data with its border, in the type that is multiplied; the data itself where nothing is to be done."""
+    from tvm import te, tirx
+
+    w = workload
+    batch, blocks, height, width, block = layout.activation_shape(w)
+    rows = needed_size(extent[1], w.strides[0], w.kernel[0], w.dilations[0])
+    columns = needed_size(extent[2], w.strides[1], w.kernel[1], w.dilations[1])
+    top, left = w.pads[0], w.pads[1]
+    inside = extent[0] <= batch and rows + top <= height and columns + left <= width and not top and not left
+    if inside and dtype == w.dtype:
+        return data
+    zero = tirx.const(w.data_zero_point if w.dtype == "uint8" else 0, dtype)
+
+    def element(n: Expression, i: Expression, y: Expression, x: Expression, c: Expression) -> Expression:
+        value = data[n, i, y - top, x - left, c].astype(dtype)
+        checks = [n < batch] * (extent[0] > batch) + [y >= top] * (top > 0) + [y < height + top] * (rows > height + top)
+        checks += [x >= left] * (left > 0) + [x < width + left] * (columns > width + left)
+        return tirx.if_then_else(tirx.all(*checks), value, zero) if checks else value
+
+    return te.compute((extent[0], blocks, max(rows, 1), max(columns, 1), block), element, name="pad")
+
+
+def accumulate(source: Tensor, weight: Tensor, workload: Conv2d, extent: tuple[int, int, int]) -> Tensor:
+    """The sums of products: int32 (exact) or float32."""
+    from tvm import te
+
+    w, (outputs, spanned, height, width, parts, block, group) = workload, [int(size) for size in weight.shape]
+    names = (("io", spanned), ("kh", height), ("kw", width), ("ii", parts), ("ig", group))
+    io, kh, kw, ii, ig = (te.reduce_axis((0, size), name) for name, size in names)
+    dtype = "float32" if w.dtype == "float32" else "int32"
+
+    def element(n: Expression, o: Expression, y: Expression, x: Expression, c: Expression) -> Expression:
+        row, column = y * w.strides[0] + kh * w.dilations[0], x * w.strides[1] + kw * w.dilations[1]
+        value = source[n, _first_input_block(w, o) + io, row, column, ii * group + ig]
+        return te.sum(value.astype(dtype) * weight[o, io, kh, kw, ii, c, ig].astype(dtype), axis=[io, kh, kw, ii, ig])
+
+    return te.compute((extent[0], outputs, extent[1], extent[2], block), element, name="accumulate")
+
+
+def _first_input_block(workload: Conv2d, output_block: Expression) -> Expression:
+    """`layout.first_input_blocks` as an expression in the output block: it has no table to look into."""
+    from tvm import tirx
+
+    w, firsts = workload, layout.first_input_blocks(workload)
+    if not any(firsts):
+        return 0
+    first = output_block * w.out_block // (w.out_channels // w.groups) * (w.in_channels // w.groups) // w.in_block
+    limit = layout.blocks(w.in_channels, w.in_block) - layout.input_blocks_spanned(w)
+    return first if firsts[-1] < limit else tirx.min(first, tirx.const(limit, "int32"))
+
+
+def with_epilogue(workload: Conv2d, accumulator: Tensor, arguments: Sequence[Tensor]) -> Definition:
+    """Adds bias, multiplier and residual arguments and the stage "output"."""
+    from tvm import te
+
+    w, shape = workload, layout.output_shape(workload)
+    per_channel = (shape[1], shape[4])
+    integer = w.dtype == "uint8"
+    bias = te.placeholder(per_channel, "int32" if integer else "float32", name="bias")
+    multiplier = te.placeholder(per_channel, "float32", name="multiplier") if integer else None
+    wants_residual = w.add is not None or (w.float_epilogue is not None and w.float_epilogue.residual)
+    residual = te.placeholder(shape, w.dtype, name="residual") if wants_residual else None
+
+    def element(n: Expression, o: Expression, y: Expression, x: Expression, c: Expression) -> Expression:
+        value = accumulator[n, o, y, x, c] + bias[o, c]
+        other = None if residual is None else residual[n, o, y, x, c]
+        if multiplier is None:
+            return value if w.float_epilogue is None else epilogue.float_epilogue(value, other, w.float_epilogue)
+        return _integer_epilogue(w, value, multiplier[o, c], other)
+
+    output = te.compute(shape, element, name="output")
+    extras = [tensor for tensor in (bias, multiplier, residual) if tensor is not None]
+    return Definition((*arguments, *extras, output))
+
+
+def _integer_epilogue(workload: Conv2d, value: Expression, multiplier: Expression, residual: Expression | None) -> Expression:
+    if workload.requantize is None:
+        return value.astype("float32") * multiplier
+    quantized = epilogue.requantize(value, multiplier, workload.requantize)
+    if workload.add is not None and residual is not None:
+        quantized = epilogue.fixed_point_add(quantized, residual.astype("int32"), workload.add)
+    return quantized.astype("uint8")

@@ -1,0 +1,47 @@
+"""What happens to an accumulator before it is stored, as expressions: requantization, residual sums, clamps.
+
+Only operations whose result every target agrees on to the bit are used for integers: one float32 multiplication, ``nearbyint``
+(half to even), and int32 arithmetic. No sum of float products appears, so fused multiply-add cannot change a bit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from deburr.targets.kernels.workload import FixedPointAdd, FloatEpilogue, Requantize
+
+if TYPE_CHECKING:
+    Expression = Any  # tvm.tirx.Expr
+
+
+def requantize(accumulator: Expression, multiplier: Expression, how: Requantize) -> Expression:
+    """int32 accumulator -> int32 in [low, high].
+
+    The clamp stands before the conversion to int32, where it means the same and keeps a huge product from overflowing.
+    """
+    from tvm import tirx
+
+    scaled = tirx.nearbyint(accumulator.astype("float32") * multiplier)
+    return clamp(scaled, how.low - how.zero_point, how.high - how.zero_point).astype("int32") + how.zero_point
+
+
+def fixed_point_add(a: Expression, b: Expression, how: FixedPointAdd) -> Expression:
+    """Two int32 that hold u8 values -> int32 in [low, high]; the constants are folded into one."""
+    constant = (1 << (how.shift - 1)) - how.a_zero * how.a_multiplier - how.b_zero * how.b_multiplier
+    total = a * how.a_multiplier + b * how.b_multiplier + constant
+    return clamp((total >> how.shift) + how.zero_point, how.low, how.high)
+
+
+def float_epilogue(value: Expression, residual: Expression | None, how: FloatEpilogue) -> Expression:
+    """float32: residual sum and clamp; an infinite bound costs nothing."""
+    return clamp(value if residual is None else value + residual, how.low, how.high)
+
+
+def clamp(value: Expression, low: float, high: float) -> Expression:
+    """``max(min(value, high), low)``; the bounds take the value's own type."""
+    from tvm import tirx
+
+    if not math.isinf(high):
+        value = tirx.min(value, high)
+    return value if math.isinf(low) else tirx.max(value, low)

@@ -1,0 +1,91 @@
+"""How activations and weights lie in memory, as one place that kernels, packing and schedules ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deburr.targets.kernels.workload import Conv2d
+
+
+@dataclass(frozen=True, slots=True)
+class WeightLayout:
+    """Packed weights of a convolution: ``[O/ob, J, kh, kw, ib/group, ob, group]``.
+
+    J counts the input blocks that one output block reads: all of them, or with groups only the few that its groups span
+    (`first_input_block`); a weight between channels of different groups is 0.
+
+    :param group: consecutive input channels that one instruction multiplies and sums.
+    :param dtype: what a weight is stored as.
+    :param data_dtype: what activations are widened to on their way into the padded tile.
+    """
+
+    group: int
+    dtype: str
+    data_dtype: str
+
+
+def weight_layout(workload: Conv2d, isa: str) -> WeightLayout:
+    """The layout that the widest exact multiply-accumulate of `isa` wants.
+
+    VNNI's vpdpbusd takes four u8 x s8. AVX2 has vpmaddubsw, whose int16 sums saturate, so both sides are widened to int16 and
+    vpmaddwd takes two. The plain path leaves the choice to LLVM.
+    """
+    if workload.dtype == "float32":
+        return WeightLayout(1, "float32", "float32")
+    if isa == "avx512vnni" and workload.in_block % 4 == 0 and workload.out_block % 16 == 0:
+        return WeightLayout(4, "int8", "uint8")
+    if isa in ("avx512vnni", "avx2") and workload.in_block % 2 == 0 and workload.out_block % 8 == 0:
+        return WeightLayout(2, "int16", "int16")
+    return WeightLayout(1, "int16", "int16")
+
+
+def blocks(channels: int, block: int) -> int:
+    """Blocks that hold `channels`."""
+    return -(-channels // block)
+
+
+def activation_shape(workload: Conv2d) -> tuple[int, int, int, int, int]:
+    """Shape of a convolution's data."""
+    w = workload
+    return w.batch, blocks(w.in_channels, w.in_block), w.in_height, w.in_width, w.in_block
+
+
+def output_shape(workload: Conv2d) -> tuple[int, int, int, int, int]:
+    """Shape of a convolution's output, and of its residual."""
+    w = workload
+    return w.batch, blocks(w.out_channels, w.out_block), w.out_height, w.out_width, w.out_block
+
+
+def input_blocks_spanned(workload: Conv2d) -> int:
+    """J: how many input blocks one output block reads."""
+    return max(last - first + 1 for first, last in _spans(workload))
+
+
+def first_input_blocks(workload: Conv2d) -> list[int]:
+    """The first input block that each output block reads."""
+    spanned, total = input_blocks_spanned(workload), blocks(workload.in_channels, workload.in_block)
+    return [min(first, total - spanned) for first, _ in _spans(workload)]
+
+
+def _spans(workload: Conv2d) -> list[tuple[int, int]]:
+    """First and last input block that hold channels of the groups of each output block."""
+    w = workload
+    outputs, inputs = w.out_channels // w.groups, w.in_channels // w.groups
+    spans = []
+    for start in range(0, w.out_channels, w.out_block):
+        last = min(start + w.out_block, w.out_channels) - 1
+        first_channel, last_channel = start // outputs * inputs, (last // outputs + 1) * inputs - 1
+        spans.append((first_channel // w.in_block, last_channel // w.in_block))
+    return spans
+
+
+def weight_shape(workload: Conv2d, isa: str) -> tuple[int, ...]:
+    """Shape of the packed weights of a convolution that is not depthwise."""
+    w, group = workload, weight_layout(workload, isa).group
+    spanned, outputs = input_blocks_spanned(w), blocks(w.out_channels, w.out_block)
+    return (outputs, spanned, *w.kernel, w.in_block // group, w.out_block, group)
+
+
+def depthwise_weight_shape(workload: Conv2d) -> tuple[int, int, int, int]:
+    """Shape of the packed weights of a depthwise convolution."""
+    return blocks(workload.out_channels, workload.out_block), *workload.kernel, workload.out_block

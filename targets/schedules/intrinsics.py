@@ -1,0 +1,111 @@
+"""x86 multiply-accumulate instructions as TVM tensor intrinsics, registered on first use.
+
+The weight operand declares its strides: without them TVM accepts a weight that is not packed and computes garbage in silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """``accumulator[lane] += sum(data[k] * weight[lane, k])`` over `group` values of k, for `lanes` int32 at once."""
+
+    intrinsic: str
+    lanes: int
+    group: int
+
+
+def dot(isa: str, group: int) -> Dot | None:
+    """The instruction for a weight layout with `group`, or None where LLVM's own choice is as good."""
+    if isa == "avx512vnni" and group == 4:
+        return Dot(_vpdpbusd(), 16, 4)
+    if isa in ("avx512vnni", "avx2") and group == 2:
+        return Dot(_vpmaddwd(), 8, 2)
+    return None
+
+
+@cache
+def _vpdpbusd() -> str:
+    """AVX-512 VNNI: 16 lanes of four u8 x s8, int32 sums that never saturate (the form without "s")."""
+    from tvm.script import tirx as T  # noqa: N812 - what TVM's script parser and its users call it
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(a: T.handle, b: T.handle, c: T.handle) -> None:
+        A = T.match_buffer(a, (4,), "uint8", offset_factor=1)
+        B = T.match_buffer(b, (16, 4), "int8", strides=[4, 1], offset_factor=1)
+        C = T.match_buffer(c, (16,), "int32", scope="local", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:16], A[0:4], B[0:16, 0:4])
+            T.writes(C[0:16])
+            for i in T.serial(0, 16):
+                for k in T.serial(0, 4):
+                    with T.sblock("update"):
+                        vi, vk = T.axis.remap("SR", [i, k])
+                        C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def instruction(a: T.handle, b: T.handle, c: T.handle) -> None:
+        A = T.match_buffer(a, (4,), "uint8", offset_factor=1)
+        B = T.match_buffer(b, (16, 4), "int8", strides=[4, 1], offset_factor=1)
+        C = T.match_buffer(c, (16,), "int32", scope="local", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:16], A[0:4], B[0:16, 0:4])
+            T.writes(C[0:16])
+            four = T.reinterpret(A.vload([0], "uint8x4"), dtype="int32")
+            C[T.ramp(T.int32(0), 1, 16)] = T.call_llvm_pure_intrin(
+                T.llvm_lookup_intrinsic_id("llvm.x86.avx512.vpdpbusd.512"),
+                C.vload([0], dtype="int32x16"),
+                T.reinterpret(T.broadcast(four, 16), dtype="uint8x64"),
+                B.vload([0, 0], dtype="int8x64"),
+                dtype="int32x16",
+            )
+
+    return _register("deburr.vpdpbusd_16x4", description, instruction)
+
+
+@cache
+def _vpmaddwd() -> str:
+    """AVX2: 8 lanes of two s16 x s16; with u8 and s8 values the sum of two products never overflows."""
+    from tvm.script import tirx as T  # noqa: N812 - what TVM's script parser and its users call it
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(a: T.handle, b: T.handle, c: T.handle) -> None:
+        A = T.match_buffer(a, (2,), "int16", offset_factor=1)
+        B = T.match_buffer(b, (8, 2), "int16", strides=[2, 1], offset_factor=1)
+        C = T.match_buffer(c, (8,), "int32", scope="local", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:8], A[0:2], B[0:8, 0:2])
+            T.writes(C[0:8])
+            for i in T.serial(0, 8):
+                for k in T.serial(0, 2):
+                    with T.sblock("update"):
+                        vi, vk = T.axis.remap("SR", [i, k])
+                        C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def instruction(a: T.handle, b: T.handle, c: T.handle) -> None:
+        A = T.match_buffer(a, (2,), "int16", offset_factor=1)
+        B = T.match_buffer(b, (8, 2), "int16", strides=[2, 1], offset_factor=1)
+        C = T.match_buffer(c, (8,), "int32", scope="local", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:8], A[0:2], B[0:8, 0:2])
+            T.writes(C[0:8])
+            pair = T.reinterpret(A.vload([0], "int16x2"), dtype="int32")
+            C[T.ramp(T.int32(0), 1, 8)] = C.vload([0], dtype="int32x8") + T.call_llvm_pure_intrin(
+                T.llvm_lookup_intrinsic_id("llvm.x86.avx2.pmadd.wd"),
+                T.reinterpret(T.broadcast(pair, 8), dtype="int16x16"),
+                B.vload([0, 0], dtype="int16x16"),
+                dtype="int32x8",
+            )
+
+    return _register("deburr.vpmaddwd_8x2", description, instruction)
+
+
+def _register(name: str, description: object, instruction: object) -> str:
+    from tvm.s_tir import TensorIntrin
+
+    TensorIntrin.register(name, description, instruction, override=True)
+    return name

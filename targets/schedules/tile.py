@@ -1,0 +1,106 @@
+"""Tile sizes of a convolution, and the analytic choice that stands in for tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+from deburr.targets.kernels import layout
+
+if TYPE_CHECKING:
+    from deburr.targets.kernels.workload import Conv2d
+
+
+@dataclass(frozen=True, slots=True)
+class ConvSchedule:
+    """How a convolution is cut up, outermost first: tasks for threads, loops in a task, the register tile.
+
+    The register tile is ``n_tile x oc_tile x oh_tile x ow_tile`` vectors of accumulators. Images, rows and columns are
+    rounded up to whole tiles (the surplus is computed and dropped); oc_tile divides the number of output blocks.
+
+    :param oc_task: register tiles along output channels in one task.
+    :param oh_task: register tiles along rows in one task.
+    :param parallel: whether tasks go to the thread pool at all.
+    """
+
+    n_tile: int = 1
+    oc_tile: int = 1
+    oh_tile: int = 1
+    ow_tile: int = 1
+    oc_task: int = 1
+    oh_task: int = 1
+    parallel: bool = True
+
+    def extent(self, workload: Conv2d) -> tuple[int, int, int]:
+        """Images, rows, columns that are computed."""
+        sizes = (workload.batch, workload.out_height, workload.out_width)
+        n, oh, ow = (
+            -(-size // tile) * tile for size, tile in zip(sizes, (self.n_tile, self.oh_tile, self.ow_tile), strict=True)
+        )
+        return n, oh, ow
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterFile:
+    """What an ISA offers to a register tile.
+
+    :param accumulators: vectors left for sums after operands took theirs.
+    :param lanes: int32 or float32 per vector.
+    """
+
+    accumulators: int
+    lanes: int
+
+
+REGISTERS = {"avx512vnni": RegisterFile(26, 16), "avx2": RegisterFile(12, 8), "generic": RegisterFile(12, 4)}
+
+# Below this many multiply-accumulates per thread, waking the pool (about 5 us) costs more than it saves.
+WORTH_A_THREAD = 100_000
+
+
+def default(workload: Conv2d, isa: str, cores: int) -> ConvSchedule:
+    """The tile with the lowest estimated cost: sums wasted on rounding, and loads that the multipliers wait for."""
+    registers = REGISTERS[isa]
+    vectors = max(1, workload.out_block // registers.lanes)
+    sizes = (workload.batch, workload.out_height, workload.out_width)
+    best = min(_candidates(workload, registers.accumulators // vectors), key=lambda tile: _cost(tile, sizes))
+    n_tile, oc_tile, oh_tile, ow_tile = best
+    parallel = cores > 1 and workload.macs >= 2 * WORTH_A_THREAD
+    oc_tiles, rows = layout.blocks(workload.out_channels, workload.out_block) // oc_tile, -(-workload.out_height // oh_tile)
+    oc_task, oh_task = _tasks(workload, oc_tiles, rows, cores if parallel else 1)
+    return ConvSchedule(n_tile, oc_tile, oh_tile, ow_tile, oc_task, oh_task, parallel)
+
+
+def _candidates(workload: Conv2d, accumulators: int) -> list[tuple[int, int, int, int]]:
+    outputs = layout.blocks(workload.out_channels, workload.out_block)
+    oc_tiles = [tile for tile in range(1, min(outputs, 8) + 1) if outputs % tile == 0 and workload.groups == 1] or [1]
+    widths, heights = range(1, min(workload.out_width, accumulators) + 1), range(1, min(workload.out_height, 4) + 1)
+    images = range(1, min(workload.batch, accumulators) + 1) if workload.out_height * workload.out_width == 1 else (1,)
+    tiles = product(images, oc_tiles, heights, widths)
+    return [tile for tile in tiles if tile[0] * tile[1] * tile[2] * tile[3] <= max(accumulators, 1)]
+
+
+def _cost(tile: tuple[int, int, int, int], sizes: tuple[int, int, int]) -> tuple[float, int]:
+    """Estimated cycles per useful multiply-accumulate; ties go to the tile with fewer rows."""
+    n, oc, oh, ow = tile
+    waste = 1.0
+    for size, step in zip(sizes, (n, oh, ow), strict=True):
+        waste *= -(-size // step) * step / size
+    sums, loads = n * oc * oh * ow, oc + n * oh * ow
+    # One multiply-accumulate and one load per cycle, a latency of 8 that independent sums hide, and a step's own overhead.
+    cycles = max(sums, loads, 8) + 0.15 * loads + 0.5
+    return waste * cycles / sums, oh
+
+
+def _tasks(workload: Conv2d, oc_tiles: int, rows: int, cores: int) -> tuple[int, int]:
+    """Register tiles per task along channels and rows: about eight tasks a core, rows split before channels.
+
+    Whatever a task holds, its padded rows are copied once, so all channels stay together as long as rows suffice.
+    """
+    wanted = 1 if cores == 1 else 8 * cores
+    tasks_by_rows = min(rows, max(1, wanted // workload.batch))
+    oh_task = -(-rows // tasks_by_rows)
+    missing = -(-wanted // (workload.batch * -(-rows // oh_task)))
+    oc_task = next(size for size in range(max(1, oc_tiles // missing), 0, -1) if oc_tiles % size == 0)
+    return oc_task, oh_task
