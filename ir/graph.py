@@ -200,8 +200,10 @@ class Graph:
         for value in node.outputs:
             if value is not None and (value._uses or value.is_output):
                 raise ValueError(f"{node!r} cannot be removed: {value!r} is still used")
-        for index in reversed(range(len(node._inputs))):
-            node.set_input(index, None)
+        inner = [held for graph in node.subgraphs for part in graph.walk() for held in part.nodes]
+        for reader in (node, *inner):  # what goes inside a subgraph reads outer values no longer
+            for index in reversed(range(len(reader._inputs))):
+                reader.set_input(index, None)
         for value in node.outputs:
             if value is not None:
                 del self._values[value.name]
