@@ -113,9 +113,9 @@ def run_pass(pass_: Pass, context: Context) -> bool:
 
 
 def _raise_opset(model: Model, pass_: Pass) -> None:
-    from deburr.ir.opset import raise_opset
-
     if model.opset < pass_.minimum_opset:
+        from deburr.ir.opset import raise_opset
+
         raise_opset(model, pass_.minimum_opset)
 
 
