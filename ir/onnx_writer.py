@@ -29,10 +29,9 @@ def to_proto(model: Model, tensor: TensorWriter = onnx_tensors.tensor_proto) -> 
     import onnx_graphsurgeon
     from onnx_graphsurgeon.logger import G_LOGGER
 
-    carrier = _Carrier()
-    graph = carrier.graph(model.graph)
+    graph = _Carrier(model.opset_imports).graph(model.graph)
     graph.ir_version, (graph.producer_name, graph.producer_version) = model.ir_version, model.producer
-    graph.functions = [carrier.function(function) for function in model.functions.values()]
+    graph.functions = [_Carrier(function.opset_imports).function(function) for function in model.functions.values()]
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
     with G_LOGGER.suppress():
         proto = onnx_graphsurgeon.export_onnx(graph, do_type_check=False, opset_imports=imports)
@@ -43,10 +42,10 @@ def to_proto(model: Model, tensor: TensorWriter = onnx_tensors.tensor_proto) -> 
 class _Carrier:
     """Makes graphsurgeon's graphs: structure and plain attributes."""
 
-    def __init__(self) -> None:
+    def __init__(self, opset_imports: Mapping[str, int]) -> None:
         import onnx_graphsurgeon
 
-        self.gs = onnx_graphsurgeon
+        self.gs, self.opset_imports = onnx_graphsurgeon, opset_imports
         self.tensors: dict[Value, Any] = {}
 
     def tensor(self, value: Value | None) -> Any:
@@ -75,7 +74,7 @@ class _Carrier:
 
     def node(self, node: Node) -> Any:
         # Trailing inputs that are left out are dropped in the IR; some schemas want them named as empty.
-        missing = max(0, _minimum_inputs(node.domain, node.op) - len(node.inputs))
+        missing = max(0, _minimum_inputs(node.domain, node.op, self.opset_imports.get(node.domain, 0)) - len(node.inputs))
         inputs = [self.tensor(value) for value in (*node.inputs, *[None] * missing)]
         outputs = [self.tensor(value) for value in node.outputs]
         return self.gs.Node(node.op, node.name, self.attributes(node.attributes), inputs, outputs, node.domain or None)
@@ -97,11 +96,11 @@ def _defaults(function: Function) -> dict[str, Attribute]:
 
 
 @cache
-def _minimum_inputs(domain: str, op: str) -> int:
+def _minimum_inputs(domain: str, op: str, opset: int) -> int:
     import onnx
 
     try:
-        return int(onnx.defs.get_schema(op, domain).min_input)
+        return int(onnx.defs.get_schema(op, opset, domain).min_input)
     except onnx.defs.SchemaError:
         return 0
 
