@@ -13,12 +13,11 @@ from deburr.ir.graph import Graph
 from deburr.ir.model import Function, Model
 from deburr.ir.node import Node
 from deburr.ir.onnx_attributes import attribute
-from deburr.ir.onnx_check import check
+from deburr.ir.onnx_check import check, unimported
 from deburr.ir.onnx_load import load
 from deburr.ir.onnx_skeleton import skeleton
 from deburr.ir.onnx_types import declare, properties
 from deburr.ir.types import TensorType
-from deburr.ir.value import Value
 
 _KNOWN_NODE_FIELDS = ("input", "output", "name", "op_type", "domain", "overload", "attribute", "doc_string", "metadata_props")
 
@@ -52,7 +51,7 @@ def convert(proto: Any, folder: Path | None = None) -> Model:
 
     with G_LOGGER.suppress():
         carried = onnx_graphsurgeon.import_onnx(skeleton(proto))
-    model = Model(Graph(proto.graph.name), _imports(proto))
+    model = Model(Graph(proto.graph.name), {**_imports(proto), **dict.fromkeys(sorted(unimported(proto)), 1)})
     model.ir_version, model.version, model.domain = proto.ir_version, proto.model_version, proto.domain
     model.producer, model.doc, model.folder = (proto.producer_name, proto.producer_version), proto.doc_string, folder
     model.metadata = properties(proto.metadata_props)
@@ -76,7 +75,7 @@ class _Reader:
         self._initializers(graph, proto)
         self._inputs(graph, proto)
         self.nodes(graph, carried.nodes, proto.node)
-        graph.set_outputs([self._output(graph, info) for info in proto.output])
+        graph.set_outputs([graph._values[info.name] for info in proto.output])
         self.declare(graph, proto.value_info)
         self.declare(graph, proto.output)
         for annotation in proto.quantization_annotation:
@@ -126,12 +125,6 @@ class _Reader:
             return graph
 
         return attribute(proto, carried, self.folder, subgraph)
-
-    def _output(self, graph: Graph, info: Any) -> Value:
-        if info.name in graph._values:
-            return graph._values[info.name]
-        # A subgraph that hands on a value from outside: made explicit, so that every use of a value is known.
-        return graph.add_node("Identity", [graph.value(info.name)]).output()
 
     def function(self, carried: Any, proto: Any) -> Function:
         graph = Graph(proto.name)

@@ -14,6 +14,7 @@ import numpy as np
 
 from deburr.ir.constants import Constant
 from deburr.ir.errors import DeburrError
+from deburr.ir.onnx_types import element_type
 from deburr.ir.types import Array, DType
 
 
@@ -55,7 +56,7 @@ def constant(proto: Any, folder: Path | None) -> Constant:
 
     :raises DeburrError: E106 for external data that is missing, too short or outside of the folder.
     """
-    dtype, shape = DType(proto.data_type), tuple(proto.dims)
+    dtype, shape = element_type(proto.data_type, f"tensor {proto.name!r}"), tuple(proto.dims)
     if proto.data_location == proto.EXTERNAL:
         external = locate(proto, folder)
         return Constant(dtype, shape, external.load, external)
@@ -64,7 +65,7 @@ def constant(proto: Any, folder: Path | None) -> Constant:
 
 def sparse_constant(proto: Any) -> Constant:
     """A lazy dense constant from a SparseTensorProto; untouched, it is written back sparse."""
-    return Constant(DType(proto.values.data_type), tuple(proto.dims), lambda: _dense(proto), proto)
+    return Constant(element_type(proto.values.data_type), tuple(proto.dims), lambda: _dense(proto), proto)
 
 
 def tensor_proto(constant: Constant, name: str) -> Any:
@@ -122,7 +123,7 @@ def locate(proto: Any, folder: Path | None) -> ExternalTensor:
             "E106", "external data without a folder", where=where, why="the model did not come from a file",
             hint="give the path of the model",
         )  # fmt: skip
-    dtype = DType(proto.data_type)
+    dtype = element_type(proto.data_type, where)
     needed = (int(np.prod(proto.dims, dtype=object)) * dtype.bits + 7) // 8
     try:
         offset, count = int(entries.get("offset", 0)), int(entries.get("length", needed))

@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from deburr.ir.errors import DeburrError
 from deburr.ir.types import Dim, DType, OpaqueType, Shape, TensorType, ValueType
 from deburr.ir.value import Value
+
+
+def element_type(number: int, where: str = "") -> DType:
+    """
+    :raises DeburrError: E103 for a number that ONNX gives no type.
+    """
+    try:
+        return DType(number)
+    except ValueError as error:
+        raise DeburrError("E103", f"unknown element type {number}", where=where) from error
 
 
 def value_type(proto: Any) -> ValueType | None:
@@ -18,7 +29,7 @@ def value_type(proto: Any) -> ValueType | None:
         return OpaqueType(proto.SerializeToString(deterministic=True), _label(proto))
     tensor = proto.tensor_type
     shape = tuple(_dim(dim) for dim in tensor.shape.dim) if tensor.HasField("shape") else None
-    return TensorType(DType(tensor.elem_type), shape)
+    return TensorType(element_type(tensor.elem_type), shape)
 
 
 def type_proto(type: ValueType | None) -> Any:
@@ -101,8 +112,8 @@ def _label(proto: Any) -> str:
     if kind in ("sequence_type", "optional_type"):
         return f"{kind[:-5]}({_label(inner.elem_type)})"
     if kind == "map_type":
-        return f"map({DType(inner.key_type)}, {_label(inner.value_type)})"
+        return f"map({element_type(inner.key_type)}, {_label(inner.value_type)})"
     if kind in ("sparse_tensor_type", "tensor_type"):
         shape = tuple(_dim(dim) for dim in inner.shape.dim) if inner.HasField("shape") else None
-        return ("sparse " if kind.startswith("sparse") else "") + str(TensorType(DType(inner.elem_type), shape))
+        return ("sparse " if kind.startswith("sparse") else "") + str(TensorType(element_type(inner.elem_type), shape))
     return "opaque"
