@@ -7,7 +7,7 @@ CLEAN = "fixpoint(fold-constants,remove-identity,fold-batch-norm,explicit-paddin
 
 PRUNE = "clean,prune-channels,compensate"
 
-INT8 = "clean,calibrate,quantize"
+INT8 = "clean,calibrate,scale-weights,correct-bias,insert-qdq"
 
 # Ranges are measured on the model as it will run, so calibration comes after pruning.
-PRUNE_INT8 = "clean,prune-channels,compensate,calibrate,quantize"
+PRUNE_INT8 = "clean,prune-channels,compensate,calibrate,scale-weights,correct-bias,insert-qdq"

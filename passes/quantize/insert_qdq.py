@@ -1,0 +1,161 @@
+"""Emit the table of quantization parameters as QuantizeLinear and DequantizeLinear nodes: the last step of quantization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from deburr.ir.graph import Graph
+from deburr.ir.node import Node
+from deburr.ir.types import DType, QParams
+from deburr.ir.value import Value
+from deburr.passes.core import Context, Pass
+from deburr.passes.quantize.arithmetic import limits, quantize
+from deburr.passes.quantize.dialects import Dialect, Role, find_dialect
+from deburr.passes.quantize.emitter import Emitter
+from deburr.passes.quantize.placement import Placement, clamp_bounds, data_inputs, is_quantized, place
+from deburr.passes.quantize.weighted import bias_of, spread
+
+
+@dataclass(frozen=True)
+class InsertQdq(Pass):
+    """Put QuantizeLinear and DequantizeLinear where the dialect wants them, and the weights into the file as integers.
+
+    Every tensor keeps its name: the dequantized one carries it, and helpers are called q, s, z, … An activation function
+    falls away where the quantizer behind it clamps identically. Inputs and outputs of the model stay float.
+    """
+
+    name: ClassVar[str] = "insert-qdq"
+    main_graph_only: ClassVar[bool] = True
+    minimum_opset: ClassVar[int] = 13  # scales along an axis
+    tolerance: ClassVar[float | None] = None
+
+    dialect: str = "ort"
+
+    def run(self, graph: Graph, context: Context) -> None:
+        """:raises DeburrError: E203 for an unknown dialect."""
+        dialect = find_dialect(self.dialect)
+        if is_quantized(graph):
+            context.remark(graph.name, "the model is quantized already")
+            return
+        placement = place(graph, dialect)
+        integer = _integer_nodes(placement, dialect)
+        _explain(graph, placement, integer, dialect, context)
+        _Inserter(graph, placement, integer, context).run()
+        for value in graph.values:
+            graph.set_qparams(value, None)
+
+
+def _integer_nodes(placement: Placement, dialect: Dialect) -> dict[Node, Role]:
+    """The nodes whose values all have the parameters that they need."""
+    return {node: role for node, role in placement.nodes.items() if _is_ready(node, role, placement, dialect)}
+
+
+def _is_ready(node: Node, role: Role, placement: Placement, dialect: Dialect) -> bool:
+    given = [_settled(value, placement) for value in node.outputs if value is not None]
+    may_be_float = role is Role.WEIGHTED and node.op in dialect.float_output
+    needed = [*data_inputs(node, role), *(value for value in given if not may_be_float or value in placement.values)]
+    if role is Role.WEIGHTED:
+        needed.append(node.input(1))
+    if any(value.qparams is None for value in needed):
+        return False
+    return role is not Role.MOVEMENT or all(value.qparams == node.input(0).qparams for value in given)
+
+
+def _settled(value: Value, placement: Placement) -> Value:
+    """The value that gets the quantizer: behind the activation functions that it swallows."""
+    for clamp, before in placement.clamps.items():
+        if before is value:
+            return _settled(clamp.output(), placement)
+    return value
+
+
+def _explain(graph: Graph, placement: Placement, integer: dict[Node, Role], dialect: Dialect, context: Context) -> None:
+    """Say of every operator on float tensors why it was left."""
+    for node in graph.nodes:
+        if node in integer or node in placement.clamps or all(v is None or v.dtype is not DType.FLOAT for v in node.outputs):
+            continue
+        if node in placement.nodes:
+            context.remark(node, "left in float: its tensors were not calibrated", "run calibrate and scale-weights first")
+        elif node in placement.refused:
+            context.remark(node, f"left in float: {placement.refused[node]}")
+        else:
+            context.remark(node, f"left in float: no integer operator in the dialect {dialect.name}")
+
+
+class _Inserter:
+    def __init__(self, graph: Graph, placement: Placement, integer: dict[Node, Role], context: Context) -> None:
+        self.graph, self.placement, self.integer, self.context = graph, placement, integer, context
+        self.emitter = Emitter(graph)
+        self._weights: dict[Value, Value] = {}
+
+    def run(self) -> None:
+        for node, role in self.integer.items():
+            if role is Role.WEIGHTED:
+                self._bias(node)
+        for node, role in self.integer.items():
+            if role is Role.WEIGHTED:
+                self._weight(node)
+        for value in self.placement.values:
+            readers = [use for use in value.uses if use.node in self.integer and self._reads_data(use.node, value)]
+            if value.qparams is None or not (readers or self._is_given(value)):
+                continue
+            if self._is_given(value):
+                self._given(value, value.qparams)
+            else:
+                self.emitter.quantize_for(value, value.qparams, readers)
+
+    def _reads_data(self, node: Node, value: Value) -> bool:
+        return any(data is value for data in data_inputs(node, self.integer[node]))
+
+    def _is_given(self, value: Value) -> bool:
+        """Whether an integer node computes this value, itself or through activation functions."""
+        node = value.producer
+        while node in self.placement.clamps:
+            node = self.placement.clamps[node].producer
+        return node in self.integer
+
+    def _given(self, value: Value, qparams: QParams) -> None:
+        """Quantize what an integer node gives, for all its readers, without the activation functions that clamp in vain."""
+        source = value
+        while source.producer in self.placement.clamps and _is_redundant(source.producer, qparams):
+            source = self.placement.clamps[source.producer]
+        clamp = source.producer
+        if clamp in self.placement.clamps and clamp is not None:
+            self.context.remark(clamp, "kept: the quantizer behind it clamps otherwise")
+        self.emitter.replace(value, source, qparams)
+
+    def _weight(self, node: Node) -> None:
+        weights = node.input(1)
+        if weights not in self._weights:
+            assert weights.qparams is not None
+            integers = quantize(np.asarray(weights.array, np.float32), weights.qparams)
+            self._weights[weights] = self.emitter.dequantized(weights, integers, weights.qparams, node)
+        node.set_input(1, self._weights[weights])
+        self.emitter.drop(weights, self._weights[weights])
+
+    def _bias(self, node: Node) -> None:
+        """int32 with the scale of data times weights, which the accumulator has too; so adding it is exact."""
+        bias, data, weights = bias_of(node), node.input(0).qparams, node.input(1).qparams
+        if bias is None or bias.array is None or data is None or weights is None:
+            return
+        scale = spread(weights.scale, node) * data.scale
+        smallest, largest = limits(DType.INT32)
+        integers = np.clip(np.rint(bias.array.astype(np.float64) / scale), smallest, largest).astype(np.int32)
+        qparams = QParams(scale, np.zeros(scale.shape, np.int32), DType.INT32, axis=0)
+        dequantized = self.emitter.dequantized(bias, integers, qparams, node)
+        node.set_input(2, dequantized)
+        self.emitter.drop(bias, dequantized)
+
+
+def _is_redundant(clamp: Node, qparams: QParams) -> bool:
+    """Whether the bounds of an activation function are quantized to the ends of the integers, so that saturation does it."""
+    bounds = clamp_bounds(clamp)
+    if bounds is None:
+        return False
+    smallest, largest = limits(qparams.dtype)
+    with np.errstate(over="ignore"):
+        low, high = quantize(np.asarray(bounds, np.float32), qparams)
+    return int(low) == smallest and int(high) == largest

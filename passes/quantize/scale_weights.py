@@ -1,0 +1,124 @@
+"""Choose the integers that stand for weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from deburr.ir.errors import DeburrError
+from deburr.ir.graph import Graph
+from deburr.ir.node import Node
+from deburr.ir.types import DType, QParams
+from deburr.ir.value import Value
+from deburr.passes.core import Context, Pass
+from deburr.passes.quantize.arithmetic import SMALLEST_SCALE, symmetric
+from deburr.passes.quantize.dialects import Role, find_dialect
+from deburr.passes.quantize.placement import is_quantized, place
+from deburr.passes.quantize.weighted import bias_of, channel_axis, output_channels
+
+# The accumulator is 32 bits wide: half of them for the bias leave the sum of products as much.
+LARGEST_BIAS = 2.0**30
+
+
+@dataclass(frozen=True)
+class ScaleWeights(Pass):
+    """Note on every weight of a node with calibrated data how it becomes s8: symmetric, a scale for each output channel.
+
+    A bias is to be 32 bits wide with the scale of data times weights. Where it would not fit, or a channel's weights are all
+    zero, the weights' scale is raised. Weights that nodes use along different axes are cloned, and the factors of a Gemm are
+    multiplied into its weights and bias.
+    """
+
+    name: ClassVar[str] = "scale-weights"
+    main_graph_only: ClassVar[bool] = True
+
+    dialect: str = "ort"
+
+    def run(self, graph: Graph, context: Context) -> None:
+        """:raises DeburrError: E203 for an unknown dialect, E304 for weights that are NaN or infinite."""
+        dialect = find_dialect(self.dialect)
+        if is_quantized(graph):
+            context.remark(graph.name, "the model is quantized already")
+            return
+        roles = place(graph, dialect).nodes
+        nodes = [node for node, role in roles.items() if role is Role.WEIGHTED and node.input(0).qparams is not None]
+        for node in nodes:
+            _multiply_factors(node)
+            _bias_as_row(node)
+        for weights, users in _users(nodes).items():
+            graph.set_qparams(weights, _scale(weights, users))
+
+
+def _multiply_factors(node: Node) -> None:
+    """Bring a Gemm to ``A @ B + C``: integers know no alpha and beta."""
+    for index, factor in ((1, "alpha"), (2, "beta")):
+        value, number = node.optional_input(index), node.get(factor, 1.0)
+        if node.op == "Gemm" and number != 1.0:
+            if value is not None and value.array is not None:
+                node.set_input(
+                    index, node.owner.add_constant(np.asarray(value.array, np.float32) * np.float32(number), value.name)
+                )
+            node.set_attribute(factor, None)
+
+
+def _bias_as_row(node: Node) -> None:
+    """Give a Gemm a bias of one number for each channel, whatever broadcastable shape it had."""
+    bias = bias_of(node)
+    shape = (output_channels(node),)
+    if bias is not None and bias.array is not None and bias.static_shape != shape:
+        row = np.broadcast_to(bias.array.reshape(-1), shape)
+        node.set_input(2, node.owner.add_constant(np.ascontiguousarray(row), bias.name))
+
+
+def _users(nodes: list[Node]) -> dict[Value, list[Node]]:
+    """Weights and the nodes that use them, along one axis: for every further axis they are cloned."""
+    clones: dict[tuple[Value, int | None], Value] = {}
+    users: dict[Value, list[Node]] = {}
+    for node in nodes:
+        weights, axis = node.input(1), channel_axis(node)
+        if (weights, axis) not in clones:
+            is_first = all(original is not weights for original, _ in clones)
+            clones[weights, axis] = weights if is_first else _clone(weights, node)
+        weights = clones[weights, axis]
+        node.set_input(1, weights)
+        users.setdefault(weights, []).append(node)
+    return users
+
+
+def _clone(weights: Value, node: Node) -> Value:
+    assert weights.constant is not None
+    return node.owner.add_constant(weights.constant, weights.name)
+
+
+def _scale(weights: Value, users: list[Node]) -> QParams:
+    axis = channel_axis(users[0])
+    array = np.asarray(weights.array, np.float32)
+    if not np.isfinite(array).all():
+        raise DeburrError("E304", "NaN or infinity in the weights", where=f"tensor {weights.name!r}")
+    others = tuple(other for other in range(array.ndim) if other != axis)
+    magnitude = np.asarray(np.abs(array).max(axis=others if axis is not None else None), np.float32)
+    # A channel without weights computes nothing but its bias: any scale does that fits among the others.
+    spare = magnitude.max() or np.float32(1)
+    magnitude = np.where(magnitude > 0, magnitude, spare)
+    for node in users:
+        magnitude = np.maximum(magnitude, 127 * _smallest_scale(node, magnitude.shape))
+    return symmetric(magnitude.astype(np.float32), DType.INT8, axis)
+
+
+def _smallest_scale(node: Node, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """What the bias asks of each scale of the weights: fit into the accumulator, and have a scale that float32 holds."""
+    data = node.input(0).qparams
+    assert data is not None
+    smallest = np.full(shape, SMALLEST_SCALE / min(float(data.scale), 1.0))
+    bias = bias_of(node)
+    if bias is None or bias.array is None:
+        return smallest
+    needed = np.abs(bias.array.astype(np.float64)) / (float(data.scale) * LARGEST_BIAS)
+    if not np.isfinite(needed).all():
+        raise DeburrError("E304", "NaN or infinity in the bias", where=f"tensor {bias.name!r}")
+    # A scale that several output channels share must do for the largest of their biases.
+    largest: npt.NDArray[np.float64] = np.maximum(smallest, needed.reshape(-1, *shape).max(axis=0))
+    return largest
