@@ -1,0 +1,132 @@
+"""Raising a model's opset without changing what it computes.
+
+onnx.version_converter is right about single operators, but it forgets functions and metadata, leaves subgraphs alone, and
+refuses models beyond 2 GB. So it gets one node at a time, and what it makes of the node is put in the node's place: in
+subgraphs too. Where an operator's schema did not change, nothing is asked.
+"""
+
+from __future__ import annotations
+
+from deburr.ir.errors import DeburrError
+from deburr.ir.graph import Graph
+from deburr.ir.inference import infer
+from deburr.ir.model import Model
+from deburr.ir.node import Node
+from deburr.ir.onnx_reader import convert
+from deburr.ir.onnx_writer import to_proto
+from deburr.ir.value import Value
+
+_LOWEST = 7  # the converter's adapters before this are full of gaps
+_SMALL = 1024  # elements of a constant that the converter may need to read
+
+
+def raise_opset(model: Model, minimum: int) -> None:
+    """Bring the default operator set to at least `minimum`; a newer model stays as it is.
+
+    Subgraphs are raised with the model. Functions keep the opset that they import themselves, which ONNX allows.
+
+    :raises DeburrError: E105 where `minimum` or the own opset is out of range, or naming the node that cannot be raised.
+        The model is then left half raised: raise a model that you can read again.
+    """
+    import onnx
+
+    start = model.opset
+    if start >= minimum or start == 0:
+        return
+    latest = onnx.defs.onnx_opset_version()
+    if minimum > latest or start < _LOWEST:
+        why = f"from {start} to {minimum}; supported is from {_LOWEST} to {latest}"
+        raise DeburrError("E105", "the opset cannot be raised", why=why, hint="export the model with a newer opset")
+    for graph in list(model.graph.walk()):
+        for node in list(graph.nodes):
+            if node.domain == "" and _changed(node.op, start, minimum):
+                _raise_node(model, node, start, minimum)
+    model.opset_imports[""] = minimum
+    model.ir_version = max(model.ir_version, 4)
+    model.graph.touch()
+    infer(model)
+
+
+def _changed(op: str, start: int, target: int) -> bool:
+    """Whether an operator's schema differs between two opsets."""
+    import onnx
+
+    if not onnx.defs.has(op):
+        return False
+    versions = {
+        schema.since_version for schema in onnx.defs.get_all_schemas_with_history() if schema.name == op and not schema.domain
+    }
+    return any(start < version <= target for version in versions)
+
+
+def _raise_node(model: Model, node: Node, start: int, target: int) -> None:
+    import onnx
+
+    if node.subgraphs:  # If, Loop and Scan only took on more types since opset 11; their bodies are raised on their own
+        if start < 11 and node.op in ("Loop", "Scan") and _signature_changed(node.op, start, target):
+            raise _refusal(node, start, target, "its inputs mean something else")
+        return
+    proto = to_proto(_single(node, start))
+    try:
+        converted = onnx.version_converter.convert_version(proto, target)
+        onnx.checker.check_model(converted)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        raise _refusal(node, start, target, str(error)) from error
+    replacement = convert(converted).graph
+    if [value.name for value in replacement.outputs] != [value.name for value in node.outputs if value is not None]:
+        raise _refusal(node, start, target, "the converter changed its outputs")
+    _splice(node, replacement)
+
+
+def _signature_changed(op: str, start: int, target: int) -> bool:
+    import onnx
+
+    old, new = onnx.defs.get_schema(op, start), onnx.defs.get_schema(op, target)
+    return [entry.name for entry in old.inputs] != [entry.name for entry in new.inputs] or set(old.attributes) != set(
+        new.attributes
+    )
+
+
+def _refusal(node: Node, start: int, target: int, why: str) -> DeburrError:
+    hint = "export the model with a newer opset"
+    return DeburrError("E105", f"no way from opset {start} to {target}", where=repr(node), why=why[:300], hint=hint)
+
+
+def _single(node: Node, opset: int) -> Model:
+    """A model of this node alone: its inputs typed, small constants inside (the converter reads axes, pads and the like)."""
+    graph = Graph("single")
+    inner: dict[Value, Value] = {}
+    for value in node.inputs:
+        if value is not None and value not in inner:
+            inner[value] = graph.add_value(value.name, value.type)
+            if value.is_constant and value.constant is not None and value.constant.size <= _SMALL:
+                inner[value].constant = value.constant
+    graph.set_inputs([value for value in inner.values() if value.constant is None])
+    outputs = [None if value is None else graph.add_value(value.name, value.type) for value in node.outputs]
+    inputs = [None if value is None else inner[value] for value in node.inputs]
+    graph.add_node(node.op, inputs, outputs, node.attributes, name=node.name)
+    graph.set_outputs([value for value in outputs if value is not None])
+    return Model(graph, {"": opset}, ir_version=8)
+
+
+def _splice(node: Node, replacement: Graph) -> None:
+    """Put the nodes of `replacement` in the place of `node`; values are matched by name."""
+    graph = node.owner
+    known = {value.name: value for value in (*node.inputs, *node.outputs) if value is not None}
+    for value in node.outputs:
+        if value is not None:
+            value.producer = None
+    node.outputs = ()
+    for value in replacement.constants:
+        if value.name not in known and value.constant is not None:
+            known[value.name] = graph.add_constant(value.constant, value.name)
+    for new in replacement.nodes:
+        inputs = [None if value is None else known[value.name] for value in new.inputs]
+        outputs: list[Value | None] = []
+        for value in new.outputs:
+            if value is not None and value.name not in known:
+                known[value.name] = graph.add_value(graph.fresh_name(value.name), value.type)
+            outputs.append(None if value is None else known[value.name])
+        made = graph.add_node(new.op, inputs, outputs, new.attributes, name=new.name or node.name, before=node)
+        made.doc, made.metadata, made.extra = node.doc, dict(node.metadata), node.extra
+    graph.remove(node)
