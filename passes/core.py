@@ -19,6 +19,7 @@ from deburr.passes.options import print_options
 
 if TYPE_CHECKING:
     from deburr.ir.samples import Samples
+    from deburr.passes.prune.reference import Reference
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,6 +60,7 @@ class Context:
     work_folder: Path | None = None
     remarks: list[Remark] = field(default_factory=list)
     running: Pass | None = None  # kept by the manager
+    reference: Reference | None = None  # the model before the first pruning, kept by prune-channels
     _analyses: dict[tuple[Any, int], tuple[int, Graph, Any]] = field(default_factory=dict)
 
     def remark(self, where: Node | Value | str, reason: str, hint: str = "") -> None:

@@ -36,6 +36,9 @@ PASSES = {
     "prune-weights": "deburr.passes.prune.weights:PruneWeights",
     "compensate": "deburr.passes.prune.compensate:Compensate",
     "calibrate": "deburr.passes.quantize.calibrate:Calibrate",
+    "scale-weights": "deburr.passes.quantize.scale_weights:ScaleWeights",
+    "correct-bias": "deburr.passes.quantize.correct_bias:CorrectBias",
+    "insert-qdq": "deburr.passes.quantize.insert_qdq:InsertQdq",
     "quantize": "deburr.passes.quantize.quantize:Quantize",
 }
 RECIPES = {
@@ -44,8 +47,16 @@ RECIPES = {
     "int8": "deburr.passes.recipes:INT8",
     "prune-int8": "deburr.passes.recipes:PRUNE_INT8",
 }
-CRITERIA: dict[str, str] = {}  # how important a channel is
-OBSERVERS: dict[str, str] = {}  # how a range is read off calibration data
+CRITERIA: dict[str, str] = {
+    "l1": "deburr.passes.prune.importance:l1",
+    "l2": "deburr.passes.prune.importance:l2",
+    "random": "deburr.passes.prune.importance:random",
+}  # how important a channel is
+OBSERVERS: dict[str, str] = {
+    "minmax": "deburr.passes.quantize.observers:MinMax",
+    "percentile": "deburr.passes.quantize.observers:Percentile",
+    "mse": "deburr.passes.quantize.observers:MeanSquaredError",
+}  # how a range is read off calibration data
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,121 @@
+"""What a keep-set costs, and which keep-set meets a budget: the least important channels go first, over the whole model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from deburr.ir.node import Node
+from deburr.ir.value import Value
+from deburr.passes.analysis.classes import Mask
+from deburr.passes.analysis.cost import Cost
+from deburr.passes.analysis.groups import Channels, Group, Slice
+
+Budget = Literal["channels", "macs", "parameters"]
+Scores = npt.NDArray[np.float64]  # importance of each class, by its number
+
+
+@dataclass(frozen=True)
+class _Term:
+    """A constant's elements and the work done with each of them, and the axes along which it is cut."""
+
+    elements: int
+    macs: int
+    slices: tuple[Slice, ...]
+
+
+class Ledger:
+    """The cost of any keep-set, without touching the graph: constants shrink along the axes that follow classes, and the
+    work of a contraction shrinks with its weight."""
+
+    def __init__(self, analysis: Channels, cost: Cost) -> None:
+        self._analysis = analysis
+        cuts: dict[Value, dict[int, Slice]] = {}
+        readers: dict[Value, dict[Node, None]] = {}
+        for slice_ in analysis.slices:
+            cuts.setdefault(slice_.constant, {}).setdefault(slice_.axis, slice_)
+            if slice_.role in ("input", "output"):
+                readers.setdefault(slice_.constant, {})[slice_.use.node] = None
+        self._terms = []
+        for value, by_axis in cuts.items():
+            assert value.constant is not None
+            work = sum(cost.macs.get(node, 0) for node in readers.get(value, ()))
+            self._terms.append(_Term(value.constant.size, work, tuple(by_axis.values())))
+        self._rest = cost.parameters - sum(term.elements for term in self._terms)
+        self._other_macs = cost.total_macs - sum(term.macs for term in self._terms)
+
+    def parameters(self, keep: Mask) -> float:
+        return self._rest + sum(term.elements * self._fraction(term, keep) for term in self._terms)
+
+    def macs(self, keep: Mask) -> float:
+        return self._other_macs + sum(term.macs * self._fraction(term, keep) for term in self._terms)
+
+    def channels(self, keep: Mask) -> float:
+        return float(sum(keep[group.classes].sum() for group in self._analysis.prunable))
+
+    def of(self, budget: Budget, keep: Mask) -> float:
+        """The cost that a budget limits."""
+        return {"channels": self.channels, "macs": self.macs, "parameters": self.parameters}[budget](keep)
+
+    def per_channel(self, budget: Budget) -> Scores:
+        """What removing one class alone would save."""
+        saved = np.zeros(self._analysis.class_count)
+        for term in self._terms:
+            amount = {"channels": 0, "macs": term.macs, "parameters": term.elements}[budget]
+            for slice_ in term.slices:
+                if slice_.vector is not None:
+                    np.add.at(saved, slice_.vector, amount / len(slice_.vector))
+        return np.ones_like(saved) if budget == "channels" else saved
+
+    def _fraction(self, term: _Term, keep: Mask) -> float:
+        left = 1.0
+        for slice_ in term.slices:
+            kept = keep[slice_.ids]
+            mask = kept.any(axis=tuple(axis for axis in range(kept.ndim) if axis != slice_.ids_axis))
+            left *= float(mask.mean())
+        return left
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`ratio` of the budget's cost goes; each group keeps a multiple of `round_to` channels, and at least `minimum`."""
+
+    ratio: float
+    budget: Budget
+    round_to: int
+    minimum: int
+
+
+def choose(analysis: Channels, ledger: Ledger, scores: Scores, limits: Limits) -> Mask:
+    """The keep-set that removes as few of the lowest scores as meet the budget (or, if none does, as many as it may)."""
+    groups = analysis.prunable
+    units = np.concatenate([group.classes for group in groups]) if groups else np.zeros(0, np.int64)
+    order = units[np.argsort(scores[units], kind="stable")]
+    goal = (1 - limits.ratio) * ledger.of(limits.budget, analysis.keep_all())
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        if ledger.of(limits.budget, _keep(analysis, groups, scores, order[:middle], limits)) <= goal:
+            high = middle
+        else:
+            low = middle + 1
+    return _keep(analysis, groups, scores, order[:low], limits)
+
+
+def _keep(
+    analysis: Channels, groups: tuple[Group, ...], scores: Scores, removed: npt.NDArray[np.int64], limits: Limits
+) -> Mask:
+    """All but `removed`, with the best of each group put back until its count is allowed."""
+    keep = analysis.keep_all()
+    keep[removed] = False
+    for group in groups:
+        count = int(keep[group.classes].sum())
+        allowed = min(group.size, max(limits.minimum, math.ceil(count / limits.round_to) * limits.round_to))
+        best = group.classes[np.argsort(-scores[group.classes], kind="stable")]
+        keep[best[:allowed]] = True
+        keep[best[allowed:]] = False
+    return keep

@@ -1,0 +1,77 @@
+"""Structured pruning: whole channels go, exactly, by surgery on constants alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from deburr.ir.errors import DeburrError
+from deburr.ir.graph import Graph
+from deburr.passes import registry
+from deburr.passes.analysis.channels import channels
+from deburr.passes.analysis.cost import cost
+from deburr.passes.analysis.groups import Channels
+from deburr.passes.core import Context, Pass
+from deburr.passes.prune.budget import Budget, Ledger, Limits, Scores, choose
+from deburr.passes.prune.reference import reference_of
+from deburr.passes.prune.surgery import remove_channels
+
+
+@dataclass(frozen=True)
+class PruneChannels(Pass):
+    """Remove whole channels, and every slice of every weight that only they fed.
+
+    The channels with the lowest scores go, over all groups of the model, until `ratio` of the budget (MACs, parameters, or the
+    number of channels) is gone. `criterion` scores them; `per_cost` divides by what a channel costs in the budget's unit.
+    """
+
+    name: ClassVar[str] = "prune-channels"
+    main_graph_only: ClassVar[bool] = True
+    minimum_opset: ClassVar[int] = 13
+    tolerance: ClassVar[float | None] = None
+
+    ratio: float = 0.5
+    criterion: str = "l2"
+    budget: Budget = "macs"
+    # Vectors are 8 or 16 lanes wide: unrounded counts are padded up to them and run no faster.
+    round_to: int = 8
+    minimum: int = 1
+    per_cost: bool = False
+
+    def run(self, graph: Graph, context: Context) -> None:
+        """:raises DeburrError: E203 for an option out of its range; E206 if the criterion needs data and there is none."""
+        self._check()
+        analysis = context.analysis(channels, graph)
+        for frozen in analysis.frozen:
+            context.remark(frozen.node or frozen.value, f"keeps axis {frozen.axis} of {frozen.value.name!r}: {frozen.reason}")
+        scores = registry.criteria().find(self.criterion, "E203", "criterion", f"pass {self}")(analysis, context)
+        self._prune(graph, analysis, scores, context)
+
+    def _prune(self, graph: Graph, analysis: Channels, scores: Scores, context: Context) -> None:
+        ledger = Ledger(analysis, context.analysis(cost, graph))
+        if self.per_cost:
+            scores = scores / (ledger.per_channel(self.budget) + 1e-12)
+        wanted = choose(analysis, ledger, scores, Limits(self.ratio, self.budget, self.round_to, self.minimum))
+        keep, refused = analysis.repair(wanted)
+        for group in refused:
+            context.remark(group.name, "left alone: without those channels some tensor would be no full box")
+        before, after = (ledger.of(self.budget, mask) for mask in (analysis.keep_all(), keep))
+        if after > (1 - self.ratio) * before + 0.5:
+            context.remark(
+                f"graph {graph.name!r}", f"only {1 - after / before:.1%} of the {self.budget} can go",
+                "lower round_to or minimum, or see what is frozen",
+            )  # fmt: skip
+        if not all(keep[group.classes].all() for group in analysis.groups):
+            remove_channels(analysis, keep, context, reference_of(context))
+
+    def _check(self) -> None:
+        for option, right in (
+            ("ratio", 0 <= self.ratio < 1),
+            ("round_to", self.round_to >= 1),
+            ("minimum", self.minimum >= 1),
+        ):
+            if not right:
+                raise DeburrError(
+                    "E203", f"{option} is out of range", where=f"pass {self}",
+                    hint="ratio is in 0 to 1 (excluded), round_to and minimum are at least 1",
+                )  # fmt: skip
