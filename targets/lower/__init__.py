@@ -1,0 +1,28 @@
+"""Lowering: from ONNX to the operators that the templates compute, on blocked images. Each step edits the model it is given."""
+
+from __future__ import annotations
+
+from deburr.ir.model import Model
+from deburr.passes.core import Context
+from deburr.targets.target import Target
+
+
+def lower(model: Model, target: Target, *, fuse_sums: bool = True) -> list[str]:
+    """Turn a prepared model (prepare.py) into a lowered one, in place; the remarks say what stays as it is and why.
+
+    :param fuse_sums: False keeps every quantized tensor of the model in the graph, for tests.
+    """
+    from deburr.ir.inference import infer
+    from deburr.targets.lower import dialect, fuse, layout, to_integer, to_templates
+
+    context = Context(model)
+    model.opset_imports[dialect.DOMAIN] = dialect.VERSION
+    to_integer.to_integer(model.graph, context)
+    dialect.remove_dead(model)
+    infer(model)
+    to_templates.to_templates(model.graph, context)
+    if fuse_sums:
+        fuse.fuse(model.graph)
+    dialect.remove_dead(model)
+    layout.assign_layouts(model.graph, target)
+    return [f"lower: {remark.where}: {remark.reason}" + (f" ({remark.hint})" if remark.hint else "") for remark in context.remarks]

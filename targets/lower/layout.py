@@ -1,0 +1,159 @@
+"""Channels in blocks over the whole graph: changes of layout stand only before and behind operators that have no template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from deburr.ir.graph import Graph
+from deburr.ir.node import Node
+from deburr.ir.types import DType, TensorType
+from deburr.ir.value import Value
+from deburr.targets.lower import dialect
+from deburr.targets.lower.lookup import BINARY, ELEMENTWISE
+from deburr.targets.lower.movement import RESHAPES
+from deburr.targets.target import Target
+
+PLAIN = 0
+FEW_CHANNELS = 4  # the first layer's images take blocks of this size: blocks of 16 would be mostly padding
+
+
+def assign_layouts(graph: Graph, target: Target) -> None:
+    """Give every image its blocked shape, [N, ceil(C / block), H, W, block], and put in `ChangeLayout` where two sides differ."""
+    _Assignment(graph, target.block).run()
+
+
+@dataclass
+class _Assignment:
+    graph: Graph
+    block: int
+    blocks: dict[Value, int] = field(default_factory=dict)  # absent: plain
+    shapes: dict[Value, tuple[int, int, int, int]] = field(default_factory=dict)  # N, C, H, W of blocked values
+    plain: dict[Value, TensorType] = field(default_factory=dict)  # the ONNX type of blocked values
+    changed: dict[tuple[Value, int], Value] = field(default_factory=dict)
+
+    def run(self) -> None:
+        for node in list(self.graph.nodes):
+            self._visit(node)
+        outputs = [self._as(value, PLAIN, None) for value in self.graph.outputs]
+        for old, new in zip(self.graph.outputs, outputs, strict=True):
+            if old is not new:
+                self._hand_over(old, new)
+
+    def _visit(self, node: Node) -> None:
+        if dialect.is_op(node, "Quantize"):
+            self._require(node, PLAIN)
+            self._place(node, self._block_for(node.output()))
+        elif dialect.is_op(node, "Dequantize"):
+            self._require(node, self._own_block(node.input(0)))
+            node.set_attribute("channels", self._image(node.input(0))[1])
+            node.set_attribute("in_block", self.blocks[node.input(0)])
+        elif dialect.is_op(node, "Conv2d"):
+            self._require(node, self._own_block(node.input(0)))
+            residual = node.optional_input(4)
+            if residual is not None:
+                node.set_input(4, self._as(residual, self.block, node))
+            self._place(node, self.block)
+        elif node.domain == dialect.DOMAIN or self._is_blockwise(node):
+            self._require(node, self.block)
+            self._place(node, self.block)
+        elif dialect.is_onnx(node, *RESHAPES) and self.shapes.get(node.input(0)) == dialect.image_of(node.output()) is not None:
+            self._forward(node)
+        else:
+            self._require(node, PLAIN)
+
+    def _own_block(self, value: Value) -> int:
+        """The block that a value has; the one it would best get where it is plain."""
+        return self.blocks.get(value) or self._block_for(value)
+
+    def _block_for(self, value: Value) -> int:
+        convolutions = all(dialect.is_op(use.node, "Conv2d") and use.index == 0 for use in value.uses)
+        few = convolutions and not value.is_output and self._image(value)[1] <= FEW_CHANNELS
+        return FEW_CHANNELS if few else self.block
+
+    def _is_blockwise(self, node: Node) -> bool:
+        """An elementwise operator among blocked images of one size (a pixel may stand for a whole image)."""
+        if not dialect.is_onnx(node, *ELEMENTWISE, *BINARY) or len(node.outputs) != 1 or node.op == "PRelu":
+            return False
+        images = [value for value in node.inputs if value is not None and dialect.scalar(value) is None]
+        blocked = [value for value in images if value in self.blocks]
+        if not blocked or any(value.array is not None or self._logical(value) is None for value in images):
+            return False
+        shapes = [self._image(value) for value in images]
+        ranks = {len(type.shape or ()) for type in (self.plain.get(value, value.type) for value in images) if isinstance(type, TensorType)}
+        return len({shape[:2] for shape in shapes}) == 1 and len(ranks) == 1
+
+    def _logical(self, value: Value) -> tuple[int, int, int, int] | None:
+        return self.shapes.get(value) or dialect.image_of(value)
+
+    def _image(self, value: Value) -> tuple[int, int, int, int]:
+        shape = self._logical(value)
+        assert shape is not None
+        return shape
+
+    def _require(self, node: Node, block: int) -> None:
+        """Every image among the inputs in blocks of `block`."""
+        for index, value in enumerate(node.inputs):
+            is_image = value is not None and value.array is None and (block == PLAIN or index < _images(node))
+            if value is not None and is_image:
+                node.set_input(index, self._as(value, block, node))
+
+    def _as(self, value: Value, block: int, before: Node | None) -> Value:
+        """`value` in blocks of `block`, changed once for all its readers."""
+        old = self.blocks.get(value, PLAIN)
+        if old == block:
+            return value
+        if (value, block) not in self.changed:
+            self.changed[value, block] = self._change(value, old, block, before)
+        return self.changed[value, block]
+
+    def _change(self, value: Value, old: int, block: int, before: Node | None) -> Value:
+        shape = self._image(value)
+        attributes = {"from_block": old, "to_block": block, "channels": shape[1]}
+        after = value.producer  # right behind the producer: a reader further up would otherwise come too early
+        node = self.graph.add_node(
+            "ChangeLayout", [value], [value.name], attributes, domain=dialect.DOMAIN, name=f"{value.name} layout",
+            **({"after": after} if after is not None else {"before": next(iter(self.graph.nodes))}),
+        )  # fmt: skip
+        self.graph.set_type(node.output(), self.plain.get(value) or value.type)
+        if block:
+            self._block(node.output(), block, shape)
+        return node.output()
+
+    def _place(self, node: Node, block: int) -> None:
+        node.set_attribute("channels", self._image(node.input(0))[1])
+        if node.input(0) in self.blocks:
+            node.set_attribute("in_block", self.blocks[node.input(0)])
+        node.set_attribute("out_block", block)
+        self._block(node.output(), block, self._image(node.output()))
+
+    def _forward(self, node: Node) -> None:
+        """A reshape of one pixel per channel: templates behind it read the image itself."""
+        value, source = node.output(), node.input(0)
+        for use in value.uses:
+            if use.node.domain == dialect.DOMAIN:
+                use.node.set_input(use.index, source)
+        if value.uses or value.is_output:
+            self._require(node, PLAIN)
+        else:
+            self.graph.remove(node)
+
+    def _block(self, value: Value, block: int, shape: tuple[int, int, int, int]) -> None:
+        self.blocks[value], self.shapes[value] = block, shape
+        if isinstance(value.type, TensorType):
+            self.plain[value] = value.type
+        physical = (shape[0], -(-shape[1] // block), *shape[2:], block)
+        self.graph.set_type(value, TensorType(value.dtype or DType.FLOAT, physical))
+
+    def _hand_over(self, old: Value, new: Value) -> None:
+        name = old.name
+        outputs = [new if value is old else value for value in self.graph.outputs]
+        self.graph.set_outputs(outputs)
+        self.graph.rename(old, self.graph.fresh_name(f"{name} blocked"))
+        self.graph.rename(new, name)
+
+
+def _images(node: Node) -> int:
+    """How many of the first inputs are images."""
+    if node.domain != dialect.DOMAIN or node.op == "Concat":
+        return len(node.inputs)
+    return 2 if node.op == "Add" else 1

@@ -1,0 +1,91 @@
+"""A copy of the model that lowering may edit: functions inlined, sizes fixed, cleaned up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from deburr.ir.errors import DeburrError
+from deburr.ir.model import Model
+from deburr.ir.onnx_reader import read
+from deburr.ir.onnx_writer import to_proto
+from deburr.ir.types import Shape, TensorType
+from deburr.ir.value import Value
+
+OPSET = 13  # per-channel quantizers, axes as inputs
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the axes are that the model leaves open.
+
+    :param batch: samples per run, for every input whose first axis is open.
+    :param symbols: other sizes by the symbol that the model gives them.
+    """
+
+    batch: int = 1
+    symbols: Mapping[str, int] | None = None
+
+
+def copy_of(model: Model) -> Model:
+    """An independent copy with the model's local functions inlined."""
+    from onnx import inliner
+
+    proto = to_proto(model)
+    copy = read(inliner.inline_local_functions(proto) if model.functions else proto)
+    copy.folder = model.folder
+    return copy
+
+
+def is_batched(model: Model) -> bool:
+    """Whether all inputs and outputs share an open first axis, so that samples may be run in parts."""
+    values = [value for value in model.graph.inputs if value.constant is None] + list(model.graph.outputs)
+    firsts = {value.shape[0] if value.shape else 1 for value in values}
+    return len(firsts) == 1 and not isinstance(next(iter(firsts)), int)
+
+
+def fix_sizes(model: Model, sizes: Sizes) -> None:
+    """Give every axis of the inputs a number, and infer all shapes anew.
+
+    :raises DeburrError: E901 where an axis other than the first is open and was not given.
+    """
+    from deburr.ir.inference import infer
+
+    graph, known = model.graph, dict(sizes.symbols or {})
+    for value in graph.inputs:
+        first = value.shape[0] if value.shape else None
+        if isinstance(first, str):
+            known.setdefault(first, sizes.batch)
+    for value in graph.inputs:
+        if isinstance(value.type, TensorType) and value.shape is not None:
+            graph.set_type(value, TensorType(value.type.dtype, _fixed(value, value.shape, known, sizes.batch)))
+    for value in graph.values:  # what the file declares of the others belongs to the open sizes
+        if not value.is_input and value.constant is None and isinstance(value.type, TensorType):
+            graph.set_type(value, TensorType(value.type.dtype) if value.is_output else None)
+    infer(model, overwrite=True)
+
+
+def clean_up(model: Model) -> list[str]:
+    """Fold and simplify by deburr's own passes; the remarks that they left."""
+    from deburr.passes import manager, pipeline
+    from deburr.passes.core import Context
+
+    context = Context(model)
+    text = "clean" if model.opset >= OPSET else f"raise-opset{{version={OPSET}}},clean"
+    manager.run(pipeline.parse(text), context)
+    return [str(remark) for remark in context.remarks]
+
+
+def _fixed(value: Value, shape: Shape, known: Mapping[str, int], batch: int) -> Shape:
+    sizes = [known.get(dim, dim) if isinstance(dim, str) else dim for dim in shape]
+    if sizes and sizes[0] is None:
+        sizes[0] = batch
+    for axis, size in enumerate(sizes):
+        if not isinstance(size, int) or size < 1:
+            symbol = size if isinstance(size, str) else "NAME"
+            raise DeburrError(
+                "E901", "a size is open", where=f"input {value.name!r}, axis {axis}",
+                why=f"the model declares {value.type} and code is made for fixed sizes",
+                hint=f"give symbols={{{symbol!r}: SIZE}} to compile, or fix the shape in the model",
+            )  # fmt: skip
+    return tuple(sizes)

@@ -1,0 +1,73 @@
+"""QDQ patterns become integer operators: zero points folded, an int32 bias, a requantize epilogue.
+
+Each rule below takes an ONNX operator whose activations are `Dequantize`d and gives the integers it leads to, or says why not.
+Rules for operators that only move numbers need no quantizer behind them: they change places with the `Dequantize`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from deburr.ir.graph import Graph
+from deburr.ir.node import Node
+from deburr.ir.value import Value
+from deburr.passes.core import Context
+from deburr.targets.lower import borders, dialect, integer_rules, lookup, movement
+from deburr.targets.lower.epilogue import Bounds, Output, walk_activations
+
+Rule = Callable[[Node, Output], "Value | str"]
+
+RULES: dict[str, Rule] = {
+    "Conv": integer_rules.conv,
+    "Gemm": integer_rules.gemm,
+    "MatMul": integer_rules.gemm,
+    "Add": integer_rules.add,
+    "AveragePool": integer_rules.average_pool,
+    "GlobalAveragePool": integer_rules.average_pool,
+    "ReduceMean": integer_rules.average_pool,
+    "Concat": integer_rules.concat,
+}
+
+
+def to_integer(graph: Graph, context: Context) -> None:
+    """Replace what can be computed in integers; a remark names what stays in float and why."""
+    borders.mark_borders(graph, context)
+    for node in list(graph.nodes):
+        if node.graph is None:
+            continue
+        if dialect.is_op(node, "Quantize"):
+            _absorb(node, context)
+        else:
+            movement.move_dequantize_down(node)
+    for node in list(graph.nodes):
+        if node.graph is not None and dialect.is_onnx(node, "Conv", "Gemm", "MatMul"):
+            _keep_float_output(node)
+
+
+def _absorb(quantize: Node, context: Context) -> None:
+    """Operator, activations, `Quantize` -> one integer operator."""
+    out = borders.Scale(float(quantize.get("scale")), int(quantize.get("zero_point")))
+    source, bounds = walk_activations(quantize.input(0), out)
+    table = lookup.replacement(quantize, context.model.opset)
+    if table is not None:
+        dialect.replace(quantize, table)
+        return
+    node = source.producer
+    rule = RULES.get(node.op) if node is not None and node.domain == "" else None
+    if node is None or rule is None:
+        return
+    if not dialect.single_use(source):
+        context.remark(node, "its float result has other readers too: runs in float", "quantize it once")
+        return
+    result = rule(node, Output(out, bounds, quantize.output()))
+    if isinstance(result, str):
+        context.remark(node, f"{result}: runs in float")
+    else:
+        dialect.replace(quantize, result)
+
+
+def _keep_float_output(node: Node) -> None:
+    """A convolution of integers whose result nobody quantizes (the last layer, mostly): float32 comes out of the accumulators."""
+    result = RULES[node.op](node, Output(None, Bounds(), node.output()))
+    if not isinstance(result, str):
+        dialect.replace(node, result)
