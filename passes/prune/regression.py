@@ -1,0 +1,46 @@
+"""Ridge regression from streamed moments: memory does not depend on the number of samples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deburr.passes.prune.layers import Matrix, Rows
+
+
+class Moments:
+    """Sums over rows of inputs X [groups, rows, inputs] and targets Y [groups, rows, outputs], for `fit`."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.x: Matrix = np.zeros(())
+        self.y: Matrix = np.zeros(())
+        self.xx: Matrix = np.zeros(())
+        self.xy: Matrix = np.zeros(())
+
+    def add(self, x: Rows, y: Rows) -> None:
+        self.count += x.shape[1]
+        across = x.transpose(0, 2, 1)
+        self.x = self.x + x.sum(axis=1, dtype=np.float64)
+        self.y = self.y + y.sum(axis=1, dtype=np.float64)
+        self.xx = self.xx + (across @ x)
+        self.xy = self.xy + (across @ y)
+
+    def centered(self) -> tuple[Matrix, Matrix]:
+        """Covariances of the inputs [groups, inputs, inputs], and of inputs and targets."""
+        mean_x, mean_y = self.x / self.count, self.y / self.count
+        xx = self.xx / self.count - mean_x[:, :, None] * mean_x[:, None, :]
+        return xx, self.xy / self.count - mean_x[:, :, None] * mean_y[:, None, :]
+
+    def fit(self, weight: Matrix, damping: float) -> tuple[Matrix, Matrix]:
+        """Weights [groups, inputs, outputs] and bias [groups, outputs] that minimize |X W + b - Y|² + damping·d·|W - weight|².
+
+        d is the mean of the inputs' variances, so that damping has no unit. Solved by Cholesky in float64.
+        """
+        xx, xy = self.centered()
+        size = xx.shape[1]
+        ridge = damping * np.trace(xx, axis1=1, axis2=2) / size + 1e-10
+        factor = np.linalg.cholesky(xx + ridge[:, None, None] * np.eye(size))
+        step = np.linalg.solve(factor.transpose(0, 2, 1), np.linalg.solve(factor, xy - xx @ weight))
+        fitted = weight + step
+        bias = (self.y - (self.x[:, None, :] @ fitted)[:, 0]) / self.count
+        return fitted, bias
