@@ -78,9 +78,8 @@ class Emitter:
         *,
         before: Node | None = None,
         after: Node | None = None,
-        zero_point: bool = True,
     ) -> Value:
-        inputs = [integers, *self._parameters(qparams, zero_point)]
+        inputs = [integers, *self._parameters(qparams)]
         name = self.graph.fresh_name("d")
         return self.graph.add_node("DequantizeLinear", inputs, [name], _axis(qparams), before=before, after=after).output()
 
