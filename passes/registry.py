@@ -51,6 +51,7 @@ CRITERIA: dict[str, str] = {
     "l1": "deburr.passes.prune.importance:l1",
     "l2": "deburr.passes.prune.importance:l2",
     "random": "deburr.passes.prune.importance:random",
+    "reconstruction": "deburr.passes.prune.reconstruction:reconstruction",
 }  # how important a channel is
 OBSERVERS: dict[str, str] = {
     "minmax": "deburr.passes.quantize.observers:MinMax",

@@ -21,7 +21,7 @@ from deburr.passes.analysis import rules_contraction, rules_elementwise, rules_m
 from deburr.passes.analysis.classes import Ids
 from deburr.passes.analysis.cost import cost
 from deburr.passes.analysis.groups import Channels, Frozen, Group, Member, Slice
-from deburr.passes.analysis.walk import DeclineError, Walk
+from deburr.passes.analysis.walk import Walk
 from deburr.passes.core import Context
 
 Rule = Callable[[Node, Walk], None]
@@ -85,21 +85,15 @@ def channels(graph: Graph, context: Context) -> Channels:
     return _result(walk, cost(graph, context).macs)
 
 
-def _rule(node: Node, context: Context) -> Rule:
+def _rule(node: Node, context: Context) -> Rule | str:
+    """The rule for a node, or why there is none."""
     domain = normal_domain(node.domain)
     known = facts(node, context.model.opset_imports.get(node.domain, context.model.opset))
     if domain or not known.known:
-        return _decline(f"the operator {domain or 'ai.onnx'}.{node.op} is unknown")
+        return f"the operator {domain or 'ai.onnx'}.{node.op} is unknown"
     if known.is_elementwise:
         return rules_elementwise.unary if known.is_layout_agnostic else rules_elementwise.broadcast
-    return RULES.get(node.op) or _decline(_REASONS.get(node.op, f"the analysis has no rule for {node.op}"))
-
-
-def _decline(reason: str) -> Rule:
-    def rule(node: Node, walk: Walk) -> None:
-        raise DeclineError(reason)
-
-    return rule
+    return RULES.get(node.op) or _REASONS.get(node.op, f"the analysis has no rule for {node.op}")
 
 
 def _tie_shared_constants(walk: Walk) -> None:

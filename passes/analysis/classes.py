@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]  # class ids over the elements of a tensor; axes of size 1 are free: nothing varies along them
 Mask = npt.NDArray[np.bool_]
+Scores = npt.NDArray[np.float64]  # importance of each class, by its number
 
 ALWAYS = 0  # the class of everything that is never removed
 

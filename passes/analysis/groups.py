@@ -9,7 +9,7 @@ import numpy as np
 from deburr.ir.graph import Graph
 from deburr.ir.node import Node
 from deburr.ir.value import Use, Value
-from deburr.passes.analysis.classes import Ids, Mask
+from deburr.passes.analysis.classes import Ids, Mask, Scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,29 +127,32 @@ class Channels:
             box = box & mask.reshape([-1 if other == axis else 1 for other in axes])
         return along if np.array_equal(np.broadcast_to(box, kept.shape), kept) else None
 
-    def repair(self, keep: Mask) -> tuple[Mask, tuple[Group, ...]]:
-        """The keep-set without the groups that would leave some tensor not a full box, and those groups.
+    def repair(self, keep: Mask, scores: Scores | None = None) -> tuple[Mask, tuple[Group, ...]]:
+        """The nearest sound keep-set, and the groups that had to be left alone for it.
 
-        Frozen classes are kept whatever `keep` says. What remains is always sound: keeping everything is a full box.
+        Frozen classes are kept whatever `keep` says. A tensor that would lose everything gets back its best class (the one
+        with the highest of `scores`, else the first); where a tensor would be no full box, its groups keep all they have.
+        That ends, because keeping everything is sound.
         """
         keep = keep | self.always
         group_of = np.zeros(self.class_count, np.int64)
         for index, group in enumerate(self.groups):
             group_of[group.classes] = index + 1
         refused: dict[int, None] = {}
-        while True:
-            bad = {
-                int(number)
-                for ids in self.distinct_arrays()
-                if self.masks(ids, keep) is None
-                for number in np.unique(group_of[ids])
-                if number and not keep[self.groups[number - 1].classes].all()
-            }
-            if not bad:
-                return keep, tuple(self.groups[number - 1] for number in refused)
-            refused.update(dict.fromkeys(sorted(bad)))
-            for number in bad:
-                keep[self.groups[number - 1].classes] = True
+        changed = True
+        while changed:
+            changed = False
+            for ids in self.distinct_arrays():
+                if not keep[ids].any():
+                    held = ids.ravel()
+                    keep[held[0 if scores is None else int(np.argmax(scores[held]))]] = changed = True
+                elif self.masks(ids, keep) is None:
+                    for number in (number for number in np.unique(group_of[ids]).tolist() if number):
+                        classes = self.groups[number - 1].classes
+                        changed |= not bool(keep[classes].all())
+                        refused.update({} if keep[classes].all() else {number: None})
+                        keep[classes] = True
+        return keep, tuple(self.groups[number - 1] for number in refused)
 
     def distinct_arrays(self) -> list[Ids]:
         """Every class array once: those of the values and those that constants follow."""

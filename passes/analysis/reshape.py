@@ -38,7 +38,7 @@ def reshape_ids(walk: Walk, ids: Ids, dims: Shape, runs: Sequence[Run]) -> Ids:
     """The class array after the axes of `dims` were reshaped run by run.
 
     Where one axis of channels is split into several, what comes out must lose whole slices: the classes are united along
-    all of them but the last that varies.
+    all of them but the longest that varies.
 
     :raises DeclineError: if channels mix with an axis of unknown size.
     """
@@ -58,9 +58,10 @@ def reshape_ids(walk: Walk, ids: Ids, dims: Shape, runs: Sequence[Run]) -> Ids:
 
 
 def _tie(walk: Walk, ids: Ids, axes: range) -> Ids:
-    """Free the axes along which nothing varies, and unite along all others but the last."""
+    """Free the axes along which nothing varies, and unite along all others but the longest."""
     ids = _loosen(walk, ids, axes)
-    for axis in [axis for axis in axes if ids.shape[axis] > 1][:-1]:
+    varying = sorted((axis for axis in axes if ids.shape[axis] > 1), key=lambda axis: (ids.shape[axis], axis))
+    for axis in varying[:-1]:
         first = ids.take([0], axis)
         walk.classes.union(ids, first)
         ids = first

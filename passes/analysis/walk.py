@@ -34,10 +34,12 @@ class Walk:
         self.frozen: list[Frozen] = []
         self._staged: list[Slice | Regenerate] = []
 
-    def visit(self, node: Node, rule: Callable[[Node, Walk], None]) -> None:
-        """Apply a rule; where it declines, freeze what the node reads and let its outputs be opaque."""
+    def visit(self, node: Node, rule: Callable[[Node, Walk], None] | str) -> None:
+        """Apply a rule; where it declines (or there is only a reason), freeze what the node reads: its outputs are opaque."""
         self._staged = []
         try:
+            if isinstance(rule, str):
+                raise DeclineError(rule)
             self._need_ranks(node)
             rule(node, self)
         except DeclineError as decline:

@@ -11,12 +11,11 @@ import numpy.typing as npt
 
 from deburr.ir.node import Node
 from deburr.ir.value import Value
-from deburr.passes.analysis.classes import Mask
+from deburr.passes.analysis.classes import Mask, Scores
 from deburr.passes.analysis.cost import Cost
 from deburr.passes.analysis.groups import Channels, Group, Slice
 
 Budget = Literal["channels", "macs", "parameters"]
-Scores = npt.NDArray[np.float64]  # importance of each class, by its number
 
 
 @dataclass(frozen=True)

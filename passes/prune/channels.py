@@ -9,10 +9,11 @@ from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
 from deburr.passes import registry
 from deburr.passes.analysis.channels import channels
+from deburr.passes.analysis.classes import Scores
 from deburr.passes.analysis.cost import cost
 from deburr.passes.analysis.groups import Channels
 from deburr.passes.core import Context, Pass
-from deburr.passes.prune.budget import Budget, Ledger, Limits, Scores, choose
+from deburr.passes.prune.budget import Budget, Ledger, Limits, choose
 from deburr.passes.prune.reference import reference_of
 from deburr.passes.prune.surgery import remove_channels
 
@@ -52,7 +53,7 @@ class PruneChannels(Pass):
         if self.per_cost:
             scores = scores / (ledger.per_channel(self.budget) + 1e-12)
         wanted = choose(analysis, ledger, scores, Limits(self.ratio, self.budget, self.round_to, self.minimum))
-        keep, refused = analysis.repair(wanted)
+        keep, refused = analysis.repair(wanted, scores)
         for group in refused:
             context.remark(group.name, "left alone: without those channels some tensor would be no full box")
         before, after = (ledger.of(self.budget, mask) for mask in (analysis.keep_all(), keep))

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from deburr.passes.analysis.classes import Scores
 from deburr.passes.analysis.groups import Channels
 from deburr.passes.core import Context
-from deburr.passes.prune.budget import Scores
 
 Criterion = Callable[[Channels, Context], Scores]
 

@@ -1,0 +1,79 @@
+"""Helpers for the pruning tests: topologies, random keep-sets, and the masked original that a pruned model must equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from models import Builder
+
+from deburr.ir.evaluate import Evaluator
+from deburr.ir.model import Model
+from deburr.ir.onnx_reader import read
+from deburr.passes.analysis.channels import channels
+from deburr.passes.analysis.groups import Channels
+from deburr.passes.core import Context
+from deburr.passes.prune.surgery import remove_channels
+
+
+def analyse(proto: onnx.ModelProto) -> tuple[Model, Context, Channels]:
+    model = read(proto)
+    context = Context(model)
+    return model, context, channels(model.graph, context)
+
+
+def random_keep(analysis: Channels, random: np.random.Generator) -> np.ndarray:
+    """Each prunable group keeps a random share of its classes, at least one."""
+    keep = analysis.keep_all()
+    for group in analysis.prunable:
+        kept = random.random(group.size) < random.uniform(0.1, 0.9)
+        kept[random.integers(group.size)] = True
+        keep[group.classes] = kept
+    return keep
+
+
+def mask_consumers(analysis: Channels, keep: np.ndarray) -> None:
+    """Zero, in place, every slice of a weight that reads a class outside `keep`; shapes stay."""
+    for slice_ in analysis.slices:
+        if slice_.role == "input":
+            array = np.array(slice_.constant.array)
+            gone = np.flatnonzero(~keep[slice_.vector])
+            array[(slice(None),) * slice_.axis + (gone,)] = 0
+            slice_.constant.graph.set_constant(slice_.constant, array)
+
+
+def run(model: Model, seed: int = 0) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    inputs = {
+        value.name: random.standard_normal([dim if isinstance(dim, int) else 3 for dim in value.shape]).astype(np.float32)
+        for value in model.graph.inputs
+    }
+    return Evaluator(model, threads=1).run(inputs)
+
+
+def check_exact(proto: onnx.ModelProto, random: np.random.Generator, keep_sets: int = 20) -> int:
+    """Prune with random keep-sets; every result must equal the masked original. Returns how many classes went in all."""
+    removed = 0
+    for _ in range(keep_sets):
+        model, context, analysis = analyse(proto)
+        keep, refused = analysis.repair(random_keep(analysis, random))
+        assert not refused, [group.name for group in refused]
+        removed += int((~keep).sum())
+        remove_channels(analysis, keep, context)
+        masked, _, again = analyse(proto)
+        mask_consumers(again, keep)
+        for name, expected in run(masked).items():
+            found = run(model)[name]
+            assert found.shape == expected.shape
+            scale = np.abs(expected).max() + 1e-6
+            assert np.abs(found - expected).max() <= 1e-5 * scale, name
+    return removed
+
+
+def image_model(build: Callable[[Builder, str], tuple[str, int]], channels: int = 3, size: int = 6) -> onnx.ModelProto:
+    """`build` makes a tensor of images and says how many channels it has; a convolution to 5 channels reads it as "y"."""
+    builder = Builder()
+    made, width = build(builder, "x")
+    builder.conv(made, width, 5, 1, "y")
+    return builder.model({"x": ["batch", channels, size, size]}, {"y": ["batch", 5, None, None]})
