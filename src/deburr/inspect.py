@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +79,7 @@ def groups(model: Model) -> list[Table]:
     found = Context(model).analysis(channels, model.graph)
     rows = [
         (
-            group.name, ", ".join(f"{member.value.name}:{member.axis}" for member in group.members),
+            group.name, _first(f"{member.value.name}:{member.axis}" for member in group.members),
             "; ".join(dict.fromkeys(frozen.reason for frozen in group.frozen)) or "-", group.size, group.macs,
         )
         for group in found.groups
@@ -96,3 +96,9 @@ def text(model: Model) -> str:
     from deburr.ir.text import print_model
 
     return print_model(model)
+
+
+def _first(names: Iterable[str], shown: int = 2) -> str:
+    """The first of many names, and how many more there are."""
+    every = list(names)
+    return ", ".join(every[:shown]) + (f" and {len(every) - shown} more" if len(every) > shown else "")
