@@ -35,8 +35,7 @@ def reconstruction(analysis: Channels, context: Context) -> Scores:
         raise DeburrError("E206", "the criterion reconstruction needs calibration data", hint="give --data FILE.npz")
     scores = np.zeros(analysis.class_count)
     consumers = list(_consumers(analysis))
-    for consumer in context.progress(consumers, len(consumers), "measure inputs"):
-        consumer.measure(context)
+    _measure(consumers, context)
     for group in context.progress(analysis.prunable, len(analysis.prunable), "rank channels"):
         _rank(group, [consumer for consumer in consumers if np.isin(consumer.vector, group.classes).any()], scores)
     return scores
@@ -48,24 +47,37 @@ class _Consumer:
 
     layer: Layer
     vector: Ids
+    moments: Moments
     inverse: Matrix
     weight: Matrix
 
-    def measure(self, context: Context) -> None:
-        assert context.data is not None
-        moments, random = Moments(), context.random()
-        for (x,) in capture_prefix(context.model, [self.layer.node.input(0)], context.data, _BATCH):
-            rows = self.layer.rows(x)
-            share = max(1, _ROWS * len(x) // len(context.data))
-            chosen = np.sort(random.choice(rows.shape[1], share, replace=False)) if share < rows.shape[1] else slice(None)
-            moments.add(rows[:, chosen], rows[:, chosen, :1])
-        covariance = moments.centered()[0][0]
+    def finish(self) -> None:
+        """From moments to the inverse of the damped covariance, and weights in units of the output's standard deviation."""
+        covariance = self.moments.centered()[0][0]
         size = len(covariance)
         covariance += (_DAMPING * np.trace(covariance) / size + 1e-10) * np.eye(size)
         weight = self.layer.matrix()[0]
-        energy = float(np.einsum("io,ij,jo->", weight, covariance, weight, optimize=True))
+        energy = float((weight * (covariance @ weight)).sum())
         self.inverse = np.linalg.inv(covariance)
         self.weight = weight / np.sqrt(max(energy, 1e-30))
+
+
+def _measure(consumers: list[_Consumer], context: Context) -> None:
+    """One pass over the data for all consumers."""
+    assert context.data is not None
+    random, data = context.random(), context.data
+    inputs = list(dict.fromkeys(consumer.layer.node.input(0) for consumer in consumers))
+    batches = capture_prefix(context.model, inputs, data, _BATCH) if inputs else ()
+    for arrays in context.progress(batches, -(-len(data) // _BATCH), "measure inputs"):
+        by_value = dict(zip(inputs, arrays, strict=True))
+        for consumer in consumers:
+            x = by_value[consumer.layer.node.input(0)]
+            rows = consumer.layer.rows(x)
+            share = max(1, _ROWS * len(x) // len(data))
+            chosen = np.sort(random.choice(rows.shape[1], share, replace=False)) if share < rows.shape[1] else slice(None)
+            consumer.moments.add(rows[:, chosen], rows[:, chosen, :1])
+    for consumer in consumers:
+        consumer.finish()
 
 
 def _consumers(analysis: Channels) -> Iterator[_Consumer]:
@@ -74,7 +86,7 @@ def _consumers(analysis: Channels) -> Iterator[_Consumer]:
         layer = layer_of(slice_.use.node)
         if slice_.role == "input" and vector is not None and isinstance(layer, Layer) and layer.groups == 1:
             empty = np.zeros((0, 0))
-            yield _Consumer(layer, vector, empty, empty)
+            yield _Consumer(layer, vector, Moments(), empty, empty)
 
 
 class _Blocks:
