@@ -28,15 +28,12 @@ def read(source: str | Path | bytes | Any) -> Model:
     :raises DeburrError: E101 unreadable, E102 not ONNX or truncated, E103 and E104 invalid, E105 too new, E106 external data.
     """
     from deburr.ir.inference import infer
+    from deburr.ir.verify import verify
 
     loaded = load(source)
     check(loaded)
     model = convert(loaded.proto, loaded.folder)
     infer(model)
-    try:
-        from deburr.ir.verify import verify
-    except ImportError:
-        return model
     verify(model, "imported")
     return model
 
