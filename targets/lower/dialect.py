@@ -7,7 +7,7 @@
     Add(a, b)           add = FixedPointAdd's fields; for float: low, high
     Quantize(x), Dequantize(q)    scale zero_point; the integers are u8 always
     Lookup(q, table [256])        any function of one u8
-    Concat(q, ...)      along the channels
+    Concat(q, ...)      along the channels; in_channels
     ChangeLayout(x)     from_block to_block (0: plain)
 
 An image is [N, C, H, W], or [N, C] which stands for one pixel. layout.py gives images their blocked shape and every node the

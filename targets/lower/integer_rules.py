@@ -98,7 +98,8 @@ def concat(node: Node, out: Output) -> Value | str:
     if out.scale is None or shape is None or len(shape) != 4 or int(node.get("axis", 0)) % 4 != 1 or None in scales:
         return "it does not join quantized images along the channels"
     parts = [lookup.requantized(node.input(index), out) for index in range(len(scales))]
-    return dialect.build("Concat", parts, dialect.with_dtype(out.value, DType.UINT8), {}, like=node, name=out.value.name)
+    channels = {"in_channels": [(dialect.image_of(part) or (0, 0))[1] for part in parts]}
+    return dialect.build("Concat", parts, dialect.with_dtype(out.value, DType.UINT8), channels, like=node, name=out.value.name)
 
 
 def _convolution(

@@ -1,0 +1,140 @@
+"""From a model to a bundle: prepare, lower, build in a process apart, check the numbers, write atomically."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deburr.ir.errors import DeburrError
+from deburr.ir.files import write_atomically
+from deburr.ir.model import Model
+from deburr.ir.types import Array, TensorType
+from deburr.ir.value import Value
+from deburr.targets import manifest as manifests
+from deburr.targets.bundle import LIBRARY, Bundle
+from deburr.targets.check import compare, inputs_for
+from deburr.targets.lower import lower, prepare
+from deburr.targets.process import Job, build
+from deburr.targets.target import Target, missing_here
+
+Progress = Callable[[Iterable[Any], int, str], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to build.
+
+    :param batch: samples per run where the model leaves that open; larger inputs run in parts.
+    :param symbols: sizes of other open axes, by the model's symbol.
+    :param time_limit_s: seconds after which the build is given up.
+    :param memory_limit_mb: address space of the build; None: what the machine has, and 8 GB.
+    :param check: whether to run the result against ONNX Runtime before it is written.
+    :param data: inputs for that check; None: random ones from the seed.
+    """
+
+    batch: int = 1
+    symbols: Mapping[str, int] | None = None
+    time_limit_s: float = 600
+    memory_limit_mb: int | None = None
+    check: bool = True
+    data: Mapping[str, Array] | None = None
+
+
+def compile(  # noqa: A001
+    model: Model,
+    path: str | Path,
+    *,
+    target: Target,
+    threads: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Bundle:
+    """Write the bundle of `model` to the directory `path` and open it. The model stays as it is.
+
+    :param threads: what the bundle uses unless `Bundle.open` says otherwise; None: all cores of the target.
+    :param options: the fields of `Options`.
+    :raises DeburrError: E402 an operator that nothing supports, E403 the build crashed or computes other numbers, E404 it ran
+        out of time, E405 no C compiler, E901 an open axis, E109 the bundle cannot be written.
+    """
+    chosen, steps = Options(**options), _steps(progress)
+    linker = find_linker()
+    next(steps)
+    lowered = prepare.copy_of(model)
+    batched = prepare.is_batched(lowered)
+    prepare.fix_sizes(lowered, prepare.Sizes(chosen.batch, chosen.symbols))
+    reference = prepare.copy_of(lowered)
+    remarks = [*prepare.clean_up(lowered), *lower(lowered, target)]
+    inputs = inputs_for(reference, chosen.data, seed) if chosen.check else None
+    next(steps)
+    count = threads or target.cores
+    job = Job(lowered, dataclasses.asdict(target), linker, count, inputs, chosen.time_limit_s, _memory(chosen))
+    with build(job) as result:
+        next(steps)
+        if result.outputs is not None and inputs is not None:
+            compare(reference, inputs, result.outputs, result.log)
+        description = manifests.Manifest(
+            format=manifests.FORMAT, versions=_versions(result.versions), target=_plain(target),
+            instruction_sets=result.instruction_sets, threads=count, batch=chosen.batch if batched else 1, seed=seed,
+            pipeline=model.metadata.get("deburr.pipeline", ""), remarks=remarks,
+            inputs=[_tensor(value, batched) for value in lowered.graph.inputs if value.constant is None],
+            outputs=[_tensor(value, batched) for value in lowered.graph.outputs],
+            files={LIBRARY: manifests.describe(result.library)},
+        )  # fmt: skip
+        write_atomically(path, lambda fresh: _write(fresh, result.library, description))
+    for _ in steps:
+        pass
+    return Bundle.inspect(path) if missing_here(result.instruction_sets) else Bundle.open(path, threads)
+
+
+def find_linker() -> str:
+    """The C compiler that links.
+
+    :raises DeburrError: E405.
+    """
+    for name in ("cc", "gcc", "clang"):
+        found = shutil.which(name)
+        if found:
+            return found
+    raise DeburrError("E405", "no C compiler", why="none of cc, gcc, clang is on the PATH", hint="apt-get install gcc")
+
+
+def _write(folder: Path, library: Path, description: manifests.Manifest) -> None:
+    folder.mkdir()
+    shutil.copyfile(library, folder / LIBRARY)
+    description.write(folder)
+
+
+def _steps(progress: Progress | None) -> Iterator[str]:
+    names = ("lower", "build", "check", "write")
+    return iter(names) if progress is None else progress(names, len(names), "compiling")
+
+
+def _tensor(value: Value, batched: bool) -> manifests.Tensor:
+    assert isinstance(value.type, TensorType)
+    shape = value.static_shape
+    if shape is None:
+        raise DeburrError("E402", "a size that depends on the data", where=f"output {value.name!r}", why=f"its type is {value.type}")
+    sizes: list[int | None] = [None, *shape[1:]] if batched else list(shape)
+    return manifests.Tensor(name=value.name, dtype=str(value.type.dtype), shape=sizes)
+
+
+def _versions(built_with: Mapping[str, str]) -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"deburr": version("deburr"), **built_with}
+
+
+def _plain(target: Target) -> dict[str, Any]:
+    return {**dataclasses.asdict(target), "tvm": dict(target.tvm)}
+
+
+def _memory(options: Options) -> int:
+    if options.memory_limit_mb is not None:
+        return options.memory_limit_mb * 2**20
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") + 8 * 2**30

@@ -1,0 +1,116 @@
+"""What a bundle says about itself: manifest.json, checked field by field before anything is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from deburr.ir.errors import DeburrError
+from deburr.ir.types import DType, TensorType
+
+FORMAT = 1
+FILE = "manifest.json"
+
+
+class _Part(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Tensor(_Part):
+    """An input or output: ONNX's element type in lower case, and the size of each axis (None: any number of samples)."""
+
+    name: str
+    dtype: str
+    shape: list[int | None]
+
+    @property
+    def type(self) -> TensorType:
+        return TensorType(DType[self.dtype.upper()], tuple("batch" if size is None else size for size in self.shape))
+
+    def sizes(self, batch: int) -> tuple[int, ...]:
+        """The shape of one run."""
+        return tuple(batch if size is None else size for size in self.shape)
+
+
+class File(_Part):
+    """A file of the bundle."""
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(_Part):
+    """Everything that `Bundle.open` needs, and where the program comes from."""
+
+    format: int
+    versions: dict[str, str]
+    target: dict[str, Any]
+    instruction_sets: list[str]
+    threads: int = pydantic.Field(ge=1)
+    batch: int = pydantic.Field(ge=1)
+    seed: int
+    pipeline: str
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    remarks: list[str]
+    files: dict[str, File]
+
+    def write(self, folder: Path) -> None:
+        text = json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True)
+        (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def describe(path: Path) -> File:
+    """Hash and size of a file."""
+    content = path.read_bytes()
+    return File(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of the bundle in `folder`, its files checked against their hashes.
+
+    :raises DeburrError: E501 no bundle, or one of another format; E502 a file is missing or changed.
+    """
+    try:
+        fields = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        why = f"{FILE}: {getattr(error, 'strerror', None) or error}"
+        raise DeburrError("E501", "not a bundle", where=str(folder), why=why, hint="give what `deburr compile` wrote") from error
+    if isinstance(fields, Mapping) and fields.get("format") != FORMAT:
+        raise DeburrError(
+            "E501", "a bundle of another format", where=str(folder),
+            why=f"it has format {fields.get('format')!r}, this version of deburr reads {FORMAT}", hint="compile it again",
+        )  # fmt: skip
+    try:
+        manifest = Manifest.model_validate(fields)
+        for tensor in (*manifest.inputs, *manifest.outputs):
+            _ = tensor.type
+    except (pydantic.ValidationError, KeyError) as error:
+        why = _first_fault(error)
+        raise DeburrError("E502", "the manifest is damaged", where=str(folder), why=why, hint="compile it again") from error
+    for name, expected in manifest.files.items():
+        _check_file(folder, name, expected)
+    return manifest
+
+
+def _check_file(folder: Path, name: str, expected: File) -> None:
+    why = "it leads out of the bundle"
+    if Path(name).name == name:
+        try:
+            why = "" if describe(folder / name) == expected else "its contents are not what the manifest says"
+        except OSError as error:
+            why = error.strerror or str(error)
+    if why:
+        raise DeburrError("E502", "a file of the bundle is damaged", where=str(folder / name), why=why, hint="compile it again")
+
+
+def _first_fault(error: pydantic.ValidationError | KeyError) -> str:
+    if isinstance(error, KeyError):
+        return f"there is no element type {error.args[0]}"
+    fault = error.errors()[0]
+    return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"

@@ -1,0 +1,133 @@
+"""Building in a process of its own: with limits, with files in and out, and with a log to point at when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deburr.ir.errors import DeburrError
+from deburr.ir.model import Model
+from deburr.ir.types import Array
+from deburr.targets.bundle import LIBRARY
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the worker gets: `target` are the fields of a `Target`, `inputs` those of the check or None."""
+
+    model: Model
+    target: dict[str, Any]
+    linker: str
+    threads: int
+    inputs: list[Array] | None
+    time_limit_s: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Built:
+    """What came back; the files vanish when the context closes."""
+
+    library: Path
+    outputs: list[Array] | None
+    instruction_sets: list[str]
+    versions: dict[str, str]
+    log: Path
+
+
+def worker_command(folder: Path) -> list[str]:
+    """The worker as a command; tests put another in its place."""
+    return [sys.executable, "-m", "deburr.targets.worker", str(folder)]
+
+
+@contextlib.contextmanager
+def build(job: Job) -> Iterator[Built]:
+    """Run the worker. On failure its folder stays, because the error names the log in it.
+
+    :raises DeburrError: E403 where it crashed, E404 where it ran out of time, or what it found to be the user's.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="deburr-build-"))
+    _write_job(folder, job)
+    try:
+        yield _outcome(folder, job, _execute(folder, job))
+    except BaseException as error:
+        crashed = isinstance(error, DeburrError) and error.code in ("E403", "E404")
+        if not crashed:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_job(folder: Path, job: Job) -> None:
+    from deburr.ir.onnx_writer import write
+
+    write(job.model, folder / "lowered.onnx")
+    fields = {"target": job.target, "linker": job.linker, "threads": job.threads, "memory_bytes": job.memory_bytes}
+    (folder / "job.json").write_text(json.dumps(fields), encoding="utf-8")
+    if job.inputs is not None:
+        np.savez(folder / "check.npz", **{f"input{index}": array for index, array in enumerate(job.inputs)})  # type: ignore[arg-type,unused-ignore]
+
+
+def _execute(folder: Path, job: Job) -> int:
+    """The worker's exit status.
+
+    :raises DeburrError: E404.
+    """
+    with (folder / "log.txt").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603
+            worker_command(folder), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            return process.wait(job.time_limit_s)
+        except subprocess.TimeoutExpired:
+            raise DeburrError(
+                "E404", "the compiler ran out of time", why=f"{job.time_limit_s:g} s were not enough",
+                hint=f"raise time_limit_s; its log: {folder / 'log.txt'}",
+            ) from None  # fmt: skip
+        finally:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # its own session: the linker goes with it
+                process.wait()
+
+
+def _outcome(folder: Path, job: Job, status: int) -> Built:
+    log, answer = folder / "log.txt", folder / "result.json"
+    if status != 0 or not answer.exists():
+        raise DeburrError(
+            "E403", "the compiler failed", why=f"{_fate(status)}; its last words: {_tail(log)}", hint=f"its log: {log}"
+        )
+    result = json.loads(answer.read_text(encoding="utf-8"))
+    if "error" in result:
+        code, what, where, why, hint = result["error"]
+        raise DeburrError(code, what, where=where, why=why, hint=hint)
+    outputs = None
+    if result["ran"]:
+        with np.load(folder / "outputs.npz", allow_pickle=False) as archive:
+            outputs = [archive[f"output{index}"] for index in range(len(archive.files))]
+    return Built(folder / LIBRARY, outputs, result["instruction_sets"], result["versions"], log)
+
+
+def _fate(status: int) -> str:
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return f"the worker died by {signal.Signals(-status).name}"
+    return f"the worker ended with status {status}"
+
+
+def _tail(log: Path) -> str:
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " | ".join(lines[-2:])[-400:] or "none"

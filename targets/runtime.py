@@ -1,0 +1,103 @@
+"""Running a compiled library: TVM's small runtime alone, without its compiler and without ONNX."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deburr.ir.errors import DeburrError
+from deburr.ir.types import Array
+
+ALIGNMENT = 64  # bytes: generated code loads whole vectors from the start of every tensor
+CPU, POOLED = 1, 2  # kDLCPU, the VM's pooled allocator
+ANY_CORE = 1  # affinity mode of the thread pool (kBig); binding itself is off, see `_load`
+
+_configured = threading.local()  # TVM keeps one thread pool per calling thread
+
+
+class Program:
+    """The function "main" of a library, with its inputs' buffers.
+
+    :param inputs: (shape, dtype) of each parameter.
+    :raises DeburrError: E501 where the library is none of ours, E902 where TVM's runtime is missing.
+    """
+
+    def __init__(self, library: Path, inputs: Sequence[tuple[tuple[int, ...], np.dtype[Any]]], threads: int) -> None:
+        import tvm_ffi
+
+        _load()
+        self.threads = threads
+        try:
+            self._machine = tvm_ffi.load_module(str(library))["vm_load_executable"]()
+            self._machine["vm_initialization"](CPU, 0, POOLED)
+            self._main = self._machine["main"]
+        except Exception as error:  # the ffi's own exceptions share no base but this one
+            raise DeburrError("E501", "the library does not load", where=str(library), why=_line(error)) from error
+        self._buffers = [_aligned(shape, dtype) for shape, dtype in inputs]
+        self._tensors = [tvm_ffi.from_dlpack(buffer) for buffer in self._buffers]
+        self._lock = threading.Lock()
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """The outputs, fresh arrays. One call at a time; others wait.
+
+        :raises DeburrError: E504 where the program fails.
+        """
+        with self._lock:
+            set_threads(self.threads)
+            for buffer, array in zip(self._buffers, arrays, strict=True):
+                np.copyto(buffer, array)
+            try:
+                results = self._main(*self._tensors)
+            except Exception as error:  # as above
+                raise DeburrError("E504", "the program failed", why=_line(error)) from error
+            return [np.array(np.from_dlpack(result)) for result in results]
+
+
+def set_threads(threads: int) -> None:
+    """How many threads TVM's pool uses from now on, for calls from this thread."""
+    if getattr(_configured, "threads", None) == threads:
+        return
+    import tvm_ffi
+
+    tvm_ffi.get_global_func("runtime.config_threadpool")(ANY_CORE, threads)
+    _configured.threads = threads
+
+
+@lru_cache(maxsize=1)
+def _load() -> Any:
+    """Load TVM's runtime: the library alone, since `import tvm` brings the compiler and takes a second more.
+
+    The pool would count hyper-threads and take half of the cores; it makes as many workers as there are cores, once, and
+    `set_threads` says how many of them work. They are not bound to cores: two programs would fight for the first ones.
+    """
+    os.environ.setdefault("TVM_NUM_THREADS", str(os.cpu_count() or 1))
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
+    found = importlib.util.find_spec("tvm")
+    if found is None or found.origin is None:
+        raise DeburrError("E902", "TVM's runtime is missing", hint="pip install apache-tvm")
+    library = Path(found.origin).parent / "lib" / "libtvm_runtime.so"
+    try:
+        return ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise DeburrError("E902", "TVM's runtime does not load", where=str(library), why=_line(error)) from error
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    memory = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    buffer: Array = memory[start : start + size].view(dtype).reshape(shape)
+    return buffer
+
+
+def _line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]

@@ -1,0 +1,109 @@
+"""The process that builds: lowered model in, shared library out. A crash in here is the caller's error message, no more.
+
+    python -m deburr.targets.worker FOLDER
+
+FOLDER holds job.json and lowered.onnx, and check.npz where the result is to be run; model.so, outputs.npz and result.json
+appear there. What a user can mend comes back as the fields of a `DeburrError` in result.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from deburr.ir.errors import DeburrError
+from deburr.targets.bundle import LIBRARY
+from deburr.targets.target import Target, missing_here
+
+
+def main(folder: Path) -> None:
+    """Do the job in `folder`; a result that it could not write is a crash to whoever waits."""
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    if job["memory_bytes"]:
+        resource.setrlimit(resource.RLIMIT_AS, (job["memory_bytes"], job["memory_bytes"]))
+    try:
+        result = _build(folder, job)
+    except DeburrError as error:
+        result = {"error": [error.code, error.what, error.where, error.why, error.hint]}
+    partial = folder / "result.json.partial"
+    partial.write_text(json.dumps(result), encoding="utf-8")
+    partial.replace(folder / "result.json")
+
+
+def _build(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    import tvm
+    import tvm_ffi
+
+    from deburr.ir.onnx_reader import read
+    from deburr.targets.emit import emit
+
+    target = Target(**job["target"])
+    model = read(folder / "lowered.onnx")
+    module = emit(model, target)
+    compile_module(module, target, folder / LIBRARY, job["linker"])
+    sets = target.instruction_sets()
+    ran = (folder / "check.npz").exists() and not missing_here(sets)
+    if ran:
+        _run(folder, job["threads"])
+    versions = {"tvm": tvm.__version__, "tvm_ffi": tvm_ffi.__version__}
+    return {"instruction_sets": list(sets), "ran": ran, "versions": versions}
+
+
+def compile_module(module: Any, target: Target, library: Path, linker: str) -> None:
+    """Relax to machine code. Functions that came without a schedule are fused, then scheduled by the default."""
+    import tvm
+    from tvm import relax
+
+    from deburr.targets.schedules.default import schedule_module
+
+    device = tvm.target.Target(dict(target.tvm))
+    with device:
+        module = tvm.transform.Sequential(
+            [
+                relax.transform.LegalizeOps(),
+                relax.transform.AnnotateTIROpPattern(),
+                relax.transform.FoldConstant(),
+                relax.transform.FuseOps(),
+                relax.transform.FuseTIR(),
+                relax.transform.DeadCodeElimination(["main"]),
+            ]
+        )(module)
+        executable = relax.build(schedule_module(module), device)
+    executable.export_library(str(library), fcompile=_Linker(linker), workspace_dir=str(library.parent))
+
+
+class _Linker:
+    """Links objects into a shared library that carries neither paths nor a build id."""
+
+    object_format = "o"
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __call__(self, output: str, objects: list[str], **_: Any) -> None:
+        flags = ["-shared", "-fPIC", "-s", "-Wl,--build-id=none"]
+        subprocess.run([self.command, *flags, "-o", output, *objects, "-lm"], check=True)  # noqa: S603
+
+
+def _run(folder: Path, threads: int) -> None:
+    import numpy as np
+
+    from deburr.targets.runtime import Program
+
+    with np.load(folder / "check.npz", allow_pickle=False) as archive:
+        arrays = [archive[f"input{index}"] for index in range(len(archive.files))]
+    program = Program(folder / LIBRARY, [(array.shape, array.dtype) for array in arrays], threads)
+    outputs = program.run(arrays)
+    np.savez(folder / "outputs.npz", **{f"output{index}": array for index, array in enumerate(outputs)})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # TVM's threads are not worth waiting for
