@@ -90,9 +90,7 @@ class Bundle:
 
     def _run_in_parts(self, arrays: list[Array]) -> list[Array]:
         batch, count = self._description.batch, len(arrays[0])
-        outputs = [
-            np.empty((count, *tensor.sizes(batch)[1:]), tensor.type.dtype.numpy) for tensor in self._description.outputs
-        ]
+        outputs = [np.empty((count, *tensor.sizes(batch)[1:]), tensor.type.dtype.numpy) for tensor in self._description.outputs]
         for start in range(0, count, batch):
             part = [array[start : start + batch] for array in arrays]
             size = len(part[0])

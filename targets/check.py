@@ -15,6 +15,7 @@ from deburr.ir.types import Array
 FLOAT_ERROR = 1e-3  # root mean square of the difference, over that of the reference
 INTEGER_ERROR = 0.1  # where the model is quantized: one step here and there, on inputs that may be nothing but noise
 
+
 def inputs_for(model: Model, data: Mapping[str, Array] | None, seed: int) -> list[Array]:
     """One batch per input, from `data` where it holds enough, else random: reals in [0, 1), integers 0 or 1.
 
@@ -47,11 +48,11 @@ def compare(model: Model, inputs: Sequence[Array], outputs: Sequence[Array], log
     quantized = any(node.op in ("QuantizeLinear", "QLinearConv", "DynamicQuantizeLinear") for node in model.graph.nodes)
     allowed = INTEGER_ERROR if quantized else FLOAT_ERROR
     for value, array in zip(model.graph.outputs, outputs, strict=True):
-        error = relative_error(expected[value.name], array)
-        if not error <= allowed:
+        distance = relative_error(expected[value.name], array)
+        if not distance <= allowed:
             raise DeburrError(
                 "E403", "the compiled program computes other numbers", where=f"output {value.name!r}",
-                why=f"relative error {error:.2g} against ONNX Runtime, {allowed:g} is allowed", hint=f"its log: {log}",
+                why=f"relative error {distance:.2g} against ONNX Runtime, {allowed:g} is allowed", hint=f"its log: {log}",
             )  # fmt: skip
 
 

@@ -119,7 +119,9 @@ def _tensor(value: Value, batched: bool) -> manifests.Tensor:
     assert isinstance(value.type, TensorType)
     shape = value.static_shape
     if shape is None:
-        raise DeburrError("E402", "a size that depends on the data", where=f"output {value.name!r}", why=f"its type is {value.type}")
+        raise DeburrError(
+            "E402", "a size that depends on the data", where=f"output {value.name!r}", why=f"its type is {value.type}"
+        )
     sizes: list[int | None] = [None, *shape[1:]] if batched else list(shape)
     return manifests.Tensor(name=value.name, dtype=str(value.type.dtype), shape=sizes)
 

@@ -59,7 +59,9 @@ class _Emitter:
                 self.made[node.output()] = self._own(node)
             else:
                 converted = converters.convert(node, [self._operand(value) for value in node.inputs])
-                self.made.update({value: made for value, made in zip(node.outputs, converted, strict=False) if value is not None})
+                self.made.update(
+                    {value: made for value, made in zip(node.outputs, converted, strict=False) if value is not None}
+                )
 
     def output(self, value: Value) -> Any:
         """What stands for a model output; a bare input or constant is copied, since Relax returns what it computed."""
@@ -100,7 +102,9 @@ class _Emitter:
         key = (node.op, *(str(value.type) for value in node.inputs if value), *extra)
         if key not in self.functions:
             tensors = define([_placeholder(value) for value in node.inputs if value], *extra)
-            arguments = tuple(build.Argument(str(index), _ints(tensor.shape), str(tensor.dtype)) for index, tensor in enumerate(tensors))
+            arguments = tuple(
+                build.Argument(str(index), _ints(tensor.shape), str(tensor.dtype)) for index, tensor in enumerate(tensors)
+            )
             function = te.create_prim_func(tensors)
             self.functions[key] = self._add(function, node.op, scheduled=False), arguments
         return self.functions[key]
@@ -192,5 +196,7 @@ def _type(value: Value) -> Any:
     from tvm import relax
 
     if not isinstance(value.type, TensorType) or value.type.static_shape is None:
-        raise DeburrError("E402", "an input that is no tensor of fixed size", where=f"input {value.name!r}", why=str(value.type))
+        raise DeburrError(
+            "E402", "an input that is no tensor of fixed size", where=f"input {value.name!r}", why=str(value.type)
+        )
     return relax.TensorType(value.type.static_shape, str(value.type.dtype.numpy))

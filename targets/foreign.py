@@ -12,7 +12,23 @@ from deburr.ir.model import Model
 from deburr.ir.node import Node
 
 # A converter may hand these over as ShapeExpr, and only these take one.
-_TAKE_SHAPES = frozenset("Reshape Resize ConstantOfShape Gather Slice Shape Expand Concat Equal Where Cast CastLike Squeeze".split())
+_TAKE_SHAPES = frozenset(
+    {
+        "Reshape",
+        "Resize",
+        "ConstantOfShape",
+        "Gather",
+        "Slice",
+        "Shape",
+        "Expand",
+        "Concat",
+        "Equal",
+        "Where",
+        "Cast",
+        "CastLike",
+        "Squeeze",
+    }
+)
 
 
 class Converters:
@@ -31,7 +47,11 @@ class Converters:
         """
         from tvm.relax.frontend.onnx import onnx_frontend
 
-        if node.domain not in ("", "ai.onnx", "com.microsoft") or node.op not in onnx_frontend._get_convert_map() or node.subgraphs:
+        if (
+            node.domain not in ("", "ai.onnx", "com.microsoft")
+            or node.op not in onnx_frontend._get_convert_map()
+            or node.subgraphs
+        ):
             raise _refusal(node, "neither a template of deburr's nor a converter of TVM's takes it")
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # converters print

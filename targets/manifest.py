@@ -80,7 +80,9 @@ def read(folder: Path) -> Manifest:
         fields = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         why = f"{FILE}: {getattr(error, 'strerror', None) or error}"
-        raise DeburrError("E501", "not a bundle", where=str(folder), why=why, hint="give what `deburr compile` wrote") from error
+        raise DeburrError(
+            "E501", "not a bundle", where=str(folder), why=why, hint="give what `deburr compile` wrote"
+        ) from error
     if isinstance(fields, Mapping) and fields.get("format") != FORMAT:
         raise DeburrError(
             "E501", "a bundle of another format", where=str(folder),

@@ -19,8 +19,9 @@ TRIPLE = "x86_64-linux-gnu"  # said outright: LLVM's own default names the machi
 
 # What LLVM calls an instruction set and /proc/cpuinfo calls otherwise, beyond dots and underscores.
 _CPUINFO_NAMES = {"sse3": "pni", "lzcnt": "abm", "bmi": "bmi1", "pclmul": "pclmulqdq", "sha": "sha_ni", "rdrnd": "rdrand"}
-_INSTRUCTION_SETS = ("sse", "ssse", "avx", "amx", "fma", "f16c", "bmi", "gfni", "vaes", "vpclmul", "aes", "pclmul", "sha", "popcnt",
-                     "movbe", "lzcnt", "adx", "xop", "tbm", "rdrnd", "rdseed", "sm3", "sm4")  # fmt: skip
+_INSTRUCTION_SETS = tuple(
+    "sse ssse avx amx fma f16c bmi gfni vaes vpclmul aes pclmul sha popcnt movbe lzcnt adx xop tbm rdrnd rdseed sm3 sm4".split()  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def host() -> Target:
     assumed = sorted(str(f) for f in codegen.llvm_get_cpu_features(tvm.target.Target({"kind": "llvm", "mcpu": cpu})))
     mattr = [f"-{feature}" for feature in missing_here(filter(is_instruction_set, assumed))]
     mattr += ["-prefer-256-bit"] if "prefer-256-bit" in assumed else []
-    return _make("host", cpu, mattr, isa_of(cpu_flags()), len(os.sched_getaffinity(0)), f"this machine ({cpu})")
+    return _make("host", cpu, mattr, isa_of(cpu_flags()), cores=len(os.sched_getaffinity(0)), about=f"this machine ({cpu})")
 
 
 def isa_of(flags: Iterable[str]) -> str:
@@ -137,7 +138,7 @@ def cpuinfo_name(feature: str) -> str:
     return _CPUINFO_NAMES.get(feature, feature).replace(".", "").replace("-", "").replace("_", "")
 
 
-def _make(name: str, mcpu: str, mattr: list[str], isa: str, cores: int, about: str) -> Target:
+def _make(name: str, mcpu: str, mattr: list[str], isa: str, *, cores: int, about: str) -> Target:
     tvm: dict[str, Any] = {"kind": "llvm", "mtriple": TRIPLE, "mcpu": mcpu, "num-cores": cores}
     if mattr:
         tvm["mattr"] = mattr
@@ -150,7 +151,9 @@ def _from_table(name: str, entry: Mapping[str, Any]) -> Target:
     if strange or entry.get("isa") not in LANES or not isinstance(entry.get("mcpu"), str):
         raise DeburrError("E401", f"the preset {name!r} is broken", why=f"unknown keys {strange}" if strange else "isa or mcpu")
     cores = int(entry.get("cores", 4))
-    return _make(name, entry["mcpu"], list(entry.get("mattr", ())), entry["isa"], cores, str(entry.get("about", "")))
+    return _make(
+        name, entry["mcpu"], list(entry.get("mattr", ())), entry["isa"], cores=cores, about=str(entry.get("about", ""))
+    )
 
 
 def _load_toml(path: Path) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def _run(folder: Path, threads: int) -> None:
         arrays = [archive[f"input{index}"] for index in range(len(archive.files))]
     program = Program(folder / LIBRARY, [(array.shape, array.dtype) for array in arrays], threads)
     outputs = program.run(arrays)
-    np.savez(folder / "outputs.npz", **{f"output{index}": array for index, array in enumerate(outputs)})
+    np.savez(folder / "outputs.npz", **{f"output{index}": array for index, array in enumerate(outputs)})  # type: ignore[arg-type,unused-ignore]
 
 
 if __name__ == "__main__":

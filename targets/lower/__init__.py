@@ -25,4 +25,6 @@ def lower(model: Model, target: Target, *, fuse_sums: bool = True) -> list[str]:
         fuse.fuse(model.graph)
     dialect.remove_dead(model)
     layout.assign_layouts(model.graph, target)
-    return [f"lower: {remark.where}: {remark.reason}" + (f" ({remark.hint})" if remark.hint else "") for remark in context.remarks]
+    return [
+        f"lower: {remark.where}: {remark.reason}" + (f" ({remark.hint})" if remark.hint else "") for remark in context.remarks
+    ]

@@ -81,9 +81,10 @@ def _integers(value: Value) -> Array | None:
     shape = [1] * real.ndim
     if scale.ndim == 1 and scale.size > 1:
         shape[int(node.get("axis", 1)) % real.ndim] = -1
-    limits = np.iinfo(zero.array.dtype)
-    levels = np.rint(real / scale.reshape(shape)) + zero.array.reshape(shape).astype(np.float32)
-    return np.clip(levels, limits.min, limits.max).astype(zero.array.dtype)
+    low, high, dtype = (-128, 127, np.int8) if zero.dtype is DType.INT8 else (0, 255, np.uint8)
+    steps, zeros = scale.reshape(shape).astype(np.float32), zero.array.reshape(shape).astype(np.float32)
+    integers: Array = np.clip(np.rint(real.astype(np.float32) / steps) + zeros, low, high).astype(dtype)
+    return integers
 
 
 def _mark_quantize(graph: Graph, node: Node, context: Context) -> None:

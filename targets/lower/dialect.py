@@ -1,8 +1,8 @@
 """The operators of a lowered graph, domain "deburr": what the templates of kernels/ compute, on ONNX's plain shapes.
 
     Conv2d(data, weight [O, I/groups, kh, kw], bias [O], multiplier [O] or none, residual or none) -> image
-        kernel strides pads dilations groups; data_zero_point, requantize = (zero point, low, high), add = FixedPointAdd's fields;
-        for float: low, high
+        kernel strides pads dilations groups; data_zero_point, requantize = (zero point, low, high),
+        add = FixedPointAdd's fields; for float: low, high
     Pool2d(data)        kind kernel strides pads; data_zero_point multiplier requantize
     Add(a, b)           add = FixedPointAdd's fields; for float: low, high
     Quantize(x), Dequantize(q)    scale zero_point; the integers are u8 always
@@ -54,7 +54,11 @@ def build(
 ) -> Value:
     """Put a node of ours before `like`, which lends its name; the output has this type."""
     graph = like.owner
-    given = {key: Attribute(AttributeKind.INTS, value) if value == () else value for key, value in attributes.items() if value is not None}
+    given = {
+        key: Attribute(AttributeKind.INTS, value) if value == () else value
+        for key, value in attributes.items()
+        if value is not None
+    }
     node = graph.add_node(op, inputs, [name or like.output().name], given, domain=DOMAIN, name=like.name, before=like)
     graph.set_type(node.output(), type)
     return node.output()

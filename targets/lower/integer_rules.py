@@ -32,7 +32,7 @@ def conv(node: Node, out: Output) -> Value | str:
         return window
     if weight.axis != 0 and weight.scale.size > 1:
         return "the scales of its weights do not lie along the output channels"
-    return _convolution(node, out, node.input(0), scale, weight, window, int(node.get("group", 1)))
+    return _convolution(node, out, weight, window, int(node.get("group", 1)))
 
 
 def gemm(node: Node, out: Output) -> Value | str:
@@ -49,8 +49,8 @@ def gemm(node: Node, out: Output) -> Value | str:
     alpha = np.float32(node.get("alpha", 1.0))
     if not alpha > 0:
         return "its alpha is not positive"
-    rows = ChannelScale(matrix[:, :, None, None], weight.scale * alpha, 0)
-    return _convolution(node, out, node.input(0), scale, rows, Window((1, 1)), 1)
+    rows = ChannelScale(matrix[:, :, None, None], weight.scale.astype(np.float32) * alpha, 0)
+    return _convolution(node, out, rows, Window((1, 1)), 1)
 
 
 def add(node: Node, out: Output) -> Value | str:
@@ -62,14 +62,16 @@ def add(node: Node, out: Output) -> Value | str:
         return "its operands have two shapes"
     attributes = {"add": fixed_point(a, b, out)}
     operands = [_integers(node.input(0)), _integers(node.input(1))]
-    return dialect.build("Add", operands, dialect.with_dtype(out.value, DType.UINT8), attributes, like=node, name=out.value.name)
+    return dialect.build(
+        "Add", operands, dialect.with_dtype(out.value, DType.UINT8), attributes, like=node, name=out.value.name
+    )
 
 
 def fixed_point(a: Scale, b: Scale, out: Output) -> tuple[int, ...]:
     """The fields of `workload.FixedPointAdd`, with the largest shift that keeps both factors below 2**21."""
     assert out.scale is not None
     ratios = a.scale / out.scale.scale, b.scale / out.scale.scale
-    shift = min(max(int(math.floor(math.log2((2**FACTOR_BITS - 1) / max(ratios)))), 1), 30)
+    shift = min(max(math.floor(math.log2((2**FACTOR_BITS - 1) / max(ratios))), 1), 30)
     factors = [min(round(ratio * 2**shift), 2**FACTOR_BITS - 1) for ratio in ratios]
     low, high = out.bounds.quantized(out.scale)
     return (a.zero_point, factors[0], b.zero_point, factors[1], shift, out.scale.zero_point, low, high)
@@ -87,8 +89,8 @@ def average_pool(node: Node, out: Output) -> Value | str:
         "kind": "average", "kernel": window.kernel, "strides": window.strides, "pads": window.pads,
         "data_zero_point": scale.zero_point, "multiplier": float(np.float32(step)), "requantize": out.requantize,
     }  # fmt: skip
-    type = dialect.with_dtype(out.value, DType.UINT8)
-    return dialect.build("Pool2d", [_integers(node.input(0))], type, attributes, like=node, name=out.value.name)
+    made = dialect.with_dtype(out.value, DType.UINT8)
+    return dialect.build("Pool2d", [_integers(node.input(0))], made, attributes, like=node, name=out.value.name)
 
 
 def concat(node: Node, out: Output) -> Value | str:
@@ -102,9 +104,9 @@ def concat(node: Node, out: Output) -> Value | str:
     return dialect.build("Concat", parts, dialect.with_dtype(out.value, DType.UINT8), channels, like=node, name=out.value.name)
 
 
-def _convolution(
-    node: Node, out: Output, data: Value, scale: Scale, weight: ChannelScale, window: Window, groups: int
-) -> Value | str:
+def _convolution(node: Node, out: Output, weight: ChannelScale, window: Window, groups: int) -> Value | str:
+    scale = scale_of(node.input(0))
+    assert scale is not None
     channels = len(weight.integers)
     steps = np.broadcast_to(np.float64(scale.scale) * weight.scale.astype(np.float64), (channels,))
     bias = _bias(node, steps)
@@ -114,7 +116,7 @@ def _convolution(
         fold_zero_point(weight.integers, bias, scale.zero_point)
     except DeburrError as error:
         return error.why
-    integers, kernel = _unflattened(_integers(data), weight.integers)
+    integers, kernel = _unflattened(_integers(node.input(0)), weight.integers)
     graph, stem = node.owner, node.name or out.value.name
     operands = [
         integers,
@@ -126,8 +128,8 @@ def _convolution(
         "kernel": tuple(kernel.shape[2:]), "strides": window.strides, "pads": window.pads, "dilations": window.dilations,
         "groups": groups, "data_zero_point": scale.zero_point, "requantize": out.requantize,
     }  # fmt: skip
-    type = dialect.with_dtype(out.value, DType.FLOAT if out.scale is None else DType.UINT8)
-    return dialect.build("Conv2d", operands, type, attributes, like=node, name=out.value.name)
+    made = dialect.with_dtype(out.value, DType.FLOAT if out.scale is None else DType.UINT8)
+    return dialect.build("Conv2d", operands, made, attributes, like=node, name=out.value.name)
 
 
 def _bias(node: Node, steps: Array) -> Array | None:
@@ -145,7 +147,7 @@ def _bias(node: Node, steps: Array) -> Array | None:
         real = value.array
     if real is None or real.size not in (1, steps.size) or (real.ndim > 1 and real.shape[-1] != real.size):
         return None
-    bias: Array = np.rint(np.broadcast_to(real.reshape(-1), steps.shape) * beta / steps)
+    bias: Array = np.rint(np.broadcast_to(real.reshape(-1), steps.shape).astype(np.float64) * beta / steps.astype(np.float64))
     return bias.astype(np.int64) if np.all(np.abs(bias) < 2**31) else None
 
 

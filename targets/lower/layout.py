@@ -18,7 +18,7 @@ FEW_CHANNELS = 4  # the first layer's images take blocks of this size: blocks of
 
 
 def assign_layouts(graph: Graph, target: Target) -> None:
-    """Give every image its blocked shape, [N, ceil(C / block), H, W, block], and put in `ChangeLayout` where two sides differ."""
+    """Give images their blocked shape, [N, ceil(C / block), H, W, block], and put in `ChangeLayout` where two sides differ."""
     _Assignment(graph, target.block).run()
 
 
@@ -56,10 +56,16 @@ class _Assignment:
         elif node.domain == dialect.DOMAIN or self._is_blockwise(node):
             self._require(node, self.block)
             self._place(node, self.block)
-        elif dialect.is_onnx(node, *RESHAPES) and self.shapes.get(node.input(0)) == dialect.image_of(node.output()) is not None:
+        elif self._is_same_image(node):
             self._forward(node)
         else:
             self._require(node, PLAIN)
+
+    def _is_same_image(self, node: Node) -> bool:
+        """A reshape between [N, C, 1, 1] and [N, C]: nothing moves."""
+        if not dialect.is_onnx(node, *RESHAPES) or node.input(0) not in self.blocks:
+            return False
+        return self.shapes[node.input(0)] == dialect.image_of(node.output())
 
     def _own_block(self, value: Value) -> int:
         """The block that a value has; the one it would best get where it is plain."""
@@ -79,7 +85,7 @@ class _Assignment:
         if not blocked or any(value.array is not None or self._logical(value) is None for value in images):
             return False
         shapes = [self._image(value) for value in images]
-        ranks = {len(type.shape or ()) for type in (self.plain.get(value, value.type) for value in images) if isinstance(type, TensorType)}
+        ranks = {len(self.plain[value].shape or ()) if value in self.plain else len(value.shape or ()) for value in images}
         return len({shape[:2] for shape in shapes}) == 1 and len(ranks) == 1
 
     def _logical(self, value: Value) -> tuple[int, int, int, int] | None:

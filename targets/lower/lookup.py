@@ -14,15 +14,17 @@ from deburr.targets.lower.borders import Scale, scale_of
 from deburr.targets.lower.epilogue import Output
 
 # Operators that give one element for one element of their first input (the rest, if any, must be constants of one element).
-ELEMENTWISE = frozenset(
-    "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish LeakyRelu Log Mish "
-    "Neg Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu".split()
-)
+ELEMENTWISE = frozenset({
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Elu", "Erf",
+    "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu",
+    "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh",
+    "ThresholdedRelu",
+})  # fmt: skip
 BINARY = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu"})
 
 
 def replacement(quantize: Node, opset: int) -> Value | None:
-    """For `Dequantize`, operators of one element, `Quantize`: a table on the integers, or the integers where it changes nothing."""
+    """For `Dequantize`, elementwise operators, `Quantize`: a table on the integers, or the integers as they are."""
     chain: list[Node] = []
     value = quantize.input(0)
     while (scale := scale_of(value)) is None:
@@ -68,8 +70,9 @@ def _dequantize(scale: Scale) -> Array:
 
 def _quantize(real: Array, scale: Scale) -> Array:
     with np.errstate(invalid="ignore"):
-        levels = np.rint(np.nan_to_num(real, nan=0.0) / np.float32(scale.scale)) + np.float32(scale.zero_point)
-    return np.clip(levels, 0, 255).astype(np.uint8)
+        levels = np.rint(np.nan_to_num(real.astype(np.float32)) / np.float32(scale.scale)) + np.float32(scale.zero_point)
+    table: Array = np.clip(levels, 0, 255).astype(np.uint8)
+    return table
 
 
 def _evaluate(node: Node, real: Array, opset: int) -> Array:

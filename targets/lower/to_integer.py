@@ -67,7 +67,7 @@ def _absorb(quantize: Node, context: Context) -> None:
 
 
 def _keep_float_output(node: Node) -> None:
-    """A convolution of integers whose result nobody quantizes (the last layer, mostly): float32 comes out of the accumulators."""
+    """A convolution of integers whose result nobody quantizes (the last layer, mostly): its accumulators become float32."""
     result = RULES[node.op](node, Output(None, Bounds(), node.output()))
     if not isinstance(result, str):
         dialect.replace(node, result)

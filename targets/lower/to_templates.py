@@ -52,8 +52,8 @@ def _gemm(node: Node) -> Value | str | None:
     if bias is not None and bias.array is not None:
         if bias.array.ndim > 1 and bias.array.shape[0] != 1:
             return "its bias differs from row to row"
-        offset = np.broadcast_to(bias.array.reshape(-1) * np.float32(node.get("beta", 1.0)), (len(matrix),))
-    scaled = matrix * np.float32(node.get("alpha", 1.0))
+        offset = np.broadcast_to(bias.array.reshape(-1).astype(np.float32) * np.float32(node.get("beta", 1.0)), (len(matrix),))
+    scaled = matrix.astype(np.float32) * np.float32(node.get("alpha", 1.0))
     return _convolution(node, Window((1, 1)), scaled[:, :, None, None], offset, 1)
 
 
