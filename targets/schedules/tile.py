@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class ConvSchedule:
     """How a convolution is cut up, outermost first: tasks for threads, loops in a task, the register tile.
 
-    The register tile is ``n_tile x oc_tile x oh_tile x ow_tile`` vectors of accumulators. Images, rows and columns are
-    rounded up to whole tiles (the surplus is computed and dropped); oc_tile divides the number of output blocks.
+    The register tile is ``n_tile x oc_tile x oh_tile x ow_tile`` vectors of accumulators. Images, rows and columns are rounded
+    up to whole tiles and tasks (the surplus is computed and dropped); ``oc_tile * oc_task`` divides the number of output blocks.
 
     :param oc_task: register tiles along output channels in one task.
     :param oh_task: register tiles along rows in one task.
@@ -33,11 +33,16 @@ class ConvSchedule:
     parallel: bool = True
 
     def extent(self, workload: Conv2d) -> tuple[int, int, int]:
-        """Images, rows, columns that are computed."""
+        """Images, rows, columns that are computed.
+
+        :raises ValueError: where the channels are not cut evenly.
+        """
+        outputs = layout.blocks(workload.out_channels, workload.out_block)
+        if outputs % (self.oc_tile * self.oc_task):
+            raise ValueError(f"{outputs} blocks of output channels do not divide into tasks of {self.oc_task} x {self.oc_tile}")
         sizes = (workload.batch, workload.out_height, workload.out_width)
-        n, oh, ow = (
-            -(-size // tile) * tile for size, tile in zip(sizes, (self.n_tile, self.oh_tile, self.ow_tile), strict=True)
-        )
+        steps = (self.n_tile, self.oh_tile * self.oh_task, self.ow_tile)
+        n, oh, ow = (-(-size // step) * step for size, step in zip(sizes, steps, strict=True))
         return n, oh, ow
 
 
@@ -99,8 +104,11 @@ def _tasks(workload: Conv2d, oc_tiles: int, rows: int, cores: int) -> tuple[int,
     Whatever a task holds, its padded rows are copied once, so all channels stay together as long as rows suffice.
     """
     wanted = 1 if cores == 1 else 8 * cores
-    tasks_by_rows = min(rows, max(1, wanted // workload.batch))
-    oh_task = -(-rows // tasks_by_rows)
-    missing = -(-wanted // (workload.batch * -(-rows // oh_task)))
-    oc_task = next(size for size in range(max(1, oc_tiles // missing), 0, -1) if oc_tiles % size == 0)
-    return oc_task, oh_task
+    oh_task = _largest_divisor(rows, rows * workload.batch // wanted)
+    missing = -(-wanted // (workload.batch * (rows // oh_task)))
+    return _largest_divisor(oc_tiles, oc_tiles // missing), oh_task
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` up to `limit`; 1 if there is none."""
+    return next((size for size in range(min(limit, number), 0, -1) if number % size == 0), 1)
