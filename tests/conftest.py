@@ -1,6 +1,26 @@
-"""Makes `from models import ...` (tests/models.py) work in every test, whatever folder it stands in."""
+"""Makes `from models import ...` (tests/models.py) work in every test, whatever folder it stands in; golden files."""
 
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden with what the code gives now")
+
+
+@pytest.fixture
+def golden(request):
+    """`golden(name, text)` holds a text to tests/golden/<name>, or writes it there under --update-golden."""
+
+    def check(name: str, text: str) -> None:
+        path = Path(__file__).parent / "golden" / name
+        if request.config.getoption("--update-golden"):
+            path.write_text(text, encoding="utf-8")
+        assert path.exists(), f"no {path.name}: run pytest with --update-golden once, and read what it wrote"
+        assert text == path.read_text(encoding="utf-8")
+
+    return check
