@@ -13,7 +13,7 @@ Number = TypeVar("Number", np.float32, np.int32)
 
 # Scales below this would make x / scale overflow, or be subnormal, which some processors flush to zero.
 SMALLEST_SCALE = 2.0**-100
-LARGEST_SCALE = 2.0**100
+LARGEST_SCALE = 2.0**120
 
 
 def limits(dtype: DType) -> tuple[int, int]:

@@ -29,7 +29,7 @@ class Calibrate(Pass):
 
     :param observer: how a range is read off the data: minmax, percentile, mse, or a plugin's.
     :param percentile: of the elements, what the range holds on each side (observer percentile).
-    :param activations: u8 or s8.
+    :param activations: u8 or s8, as far as the dialect has them.
     :param dialect: the back end that decides which activations these are.
     """
 
@@ -37,8 +37,8 @@ class Calibrate(Pass):
     main_graph_only: ClassVar[bool] = True
     needs_data: ClassVar[bool] = True
 
-    observer: str = "percentile"
-    percentile: float = 99.99
+    observer: str = "mse"
+    percentile: float = 99.999
     activations: Literal["u8", "s8"] = "u8"
     dialect: str = "ort"
 

@@ -56,7 +56,7 @@ ORT = Dialect(
         }
     ),
     float_output=frozenset({"Gemm", "MatMul"}),
-    activations=(DType.UINT8, DType.INT8),
+    activations=(DType.UINT8,),  # with s8 it leaves half of the convolutions in float
 )
 
 DIALECTS: Mapping[str, Dialect] = MappingProxyType({dialect.name: dialect for dialect in (ORT,)})

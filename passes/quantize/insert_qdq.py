@@ -75,7 +75,7 @@ def _settled(value: Value, placement: Placement) -> Value:
 def _explain(graph: Graph, placement: Placement, integer: dict[Node, Role], dialect: Dialect, context: Context) -> None:
     """Say of every operator on float tensors why it was left."""
     for node in graph.nodes:
-        if node in integer or node in placement.clamps or all(v is None or v.dtype is not DType.FLOAT for v in node.outputs):
+        if node in integer or node in placement.clamps or not _gives_float(node):
             continue
         if node in placement.nodes:
             context.remark(node, "left in float: its tensors were not calibrated", "run calibrate and scale-weights first")
@@ -83,6 +83,10 @@ def _explain(graph: Graph, placement: Placement, integer: dict[Node, Role], dial
             context.remark(node, f"left in float: {placement.refused[node]}")
         else:
             context.remark(node, f"left in float: no integer operator in the dialect {dialect.name}")
+
+
+def _gives_float(node: Node) -> bool:
+    return any(value is not None and value.dtype is not None and value.dtype.is_float for value in node.outputs)
 
 
 class _Inserter:

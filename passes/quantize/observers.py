@@ -20,7 +20,7 @@ from deburr.passes.quantize.histogram import Histogram
 class ObserverSettings:
     """What `calibrate` was told: the percentile (50 to 100), and how many integers there are to spend."""
 
-    percentile: float = 99.99
+    percentile: float = 99.999
     levels: int = 256
 
 

@@ -26,8 +26,8 @@ class Quantize(Pass):
     minimum_opset: ClassVar[int] = InsertQdq.minimum_opset
     tolerance: ClassVar[float | None] = None
 
-    observer: str = "percentile"
-    percentile: float = 99.99
+    observer: str = "mse"
+    percentile: float = 99.999
     activations: Literal["u8", "s8"] = "u8"
     correct_bias: bool = True
     dialect: str = "ort"
