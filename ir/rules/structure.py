@@ -93,7 +93,7 @@ def _holders(graph: Graph) -> dict[Graph, Node]:
 def _order_message(reader: Node, producer: Node) -> str:
     circle = _path(producer, reader)
     if circle:
-        names = " -> ".join(node.name or node.op for node in (reader, *reversed(circle)))
+        names = " -> ".join(node.name or node.op for node in (*reversed(circle), reader))
         return f"the nodes form a cycle: {names}"
     return f"{producer!r}, which defines it, stands further down"
 
