@@ -52,6 +52,8 @@ def _rewrite(node: Node) -> str:
         return f"its auto_pad is {mode!r}"
     if "output_shape" in node.attributes:
         return "its output_shape decides about the padding"
+    if mode != "VALID" and node.op in _POOLS and any(dilation != 1 for dilation in node.get("dilations", ())):
+        return "of a dilated window, the specification and ONNX Runtime disagree about the padding"
     totals = [0] * len(axes)
     if mode != "VALID":
         found = [_transposed_total(axis) if node.op == "ConvTranspose" else _same_total(axis) for axis in axes]

@@ -1,4 +1,4 @@
-"""Helpers for before/after tests: run a pipeline on a model written as text, compare text with text and numbers with numbers."""
+"""Helpers for before/after tests: run a pipeline on a model written as text, compare texts and numbers."""
 
 from __future__ import annotations
 

@@ -34,9 +34,7 @@ def test_what_may_have_an_effect_stays():
 
 
 def test_random_numbers_stay():
-    [remark] = run(
-        model("input %x: float[2]\n %a = RandomNormal() {shape=[2]}\n %y: float[2] = Relu(%x)\n return %y"), PASS
-    )
+    [remark] = run(model("input %x: float[2]\n %a = RandomNormal() {shape=[2]}\n %y: float[2] = Relu(%x)\n return %y"), PASS)
     assert remark.endswith("it may have an effect: draws random numbers")
 
 
