@@ -96,6 +96,7 @@ class Pass(ABC):
     minimum_opset: ClassVar[int] = 1  # the manager raises the model's opset to this first
     main_graph_only: ClassVar[bool] = False  # else the manager also visits subgraphs and functions, innermost first
     needs_data: ClassVar[bool] = False  # refuse to run without calibration samples
+    idempotent: ClassVar[bool] = True  # a second run changes nothing; False where running it again is meant to go further
     tolerance: ClassVar[float | None] = 1e-4  # relative error allowed against the model before; None: changes what is computed
 
     @abstractmethod

@@ -170,7 +170,7 @@ def passes() -> Registry[type[Pass]]:
 @functools.cache
 def recipes() -> Registry[str]:
     """Every recipe: name -> pipeline text."""
-    return Registry("deburr.recipes", RECIPES, lambda _, entry: "" if isinstance(entry, str) else "a recipe is a string")
+    return Registry("deburr.recipes", RECIPES, _check_recipe)
 
 
 @functools.cache
@@ -191,6 +191,7 @@ def targets() -> Registry[Any]:
     return Registry("deburr.targets", {})
 
 
+_RESERVED = ("repeat", "fixpoint")
 _GROUPS: tuple[Callable[[], Registry[Any]], ...] = (passes, recipes, criteria, observers, targets)
 
 
@@ -233,9 +234,12 @@ def _origin(point: EntryPoint) -> str:
 
 def _check_pass(name: str, entry: Any) -> str:
     from deburr.passes.core import Pass
+    from deburr.passes.options import option_types
 
     if not (isinstance(entry, type) and issubclass(entry, Pass)):
         return "it is not a subclass of deburr.passes.core.Pass"
+    if name in _RESERVED:
+        return f"the grammar of pipelines uses the word {name}"
     if getattr(entry, "name", None) != name:
         return f"the class calls itself {getattr(entry, 'name', None)!r}"
     if "__dataclass_params__" not in vars(entry):
@@ -243,8 +247,15 @@ def _check_pass(name: str, entry: Any) -> str:
     missing = [option.name for option in dataclasses.fields(entry) if not _has_default(option)]
     if missing:
         return f"options without a default: {', '.join(missing)}"
+    option_types(entry)
     entry()
     return ""
+
+
+def _check_recipe(name: str, entry: Any) -> str:
+    if name in passes().names or name in _RESERVED:
+        return f"the name is taken: {name} is a pass"
+    return "" if isinstance(entry, str) else "a recipe is a string"
 
 
 def _has_default(option: dataclasses.Field[Any]) -> bool:
