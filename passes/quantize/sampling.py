@@ -15,7 +15,7 @@ from deburr.passes.core import Context
 
 FEW_SAMPLES = 32
 LARGEST_BATCH = 32
-MEMORY = 256 * 2**20  # bytes of activations held at once
+MEMORY = 64 * 2**20  # bytes of activations in a batch
 
 
 def activations(values: Sequence[Value], context: Context, description: str) -> Iterator[dict[Value, Array]]:
