@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deburr.targets.kernels import conv2d, depthwise, elementwise, pool
+from deburr.targets.kernels import conv2d, depthwise, elementwise, layout, pool
 from deburr.targets.kernels.workload import Add, ChangeLayout, Conv2d, Dequantize, Pool2d, Quantize, Workload
 from deburr.targets.schedules import tile, x86
 
@@ -45,15 +45,18 @@ def kernel(workload: Workload, target: Target, schedule: ConvSchedule | None = N
     """
     match workload:
         case Conv2d() if workload.is_blocked_depthwise:
-            definition = depthwise.define(workload)
-            module = x86.reduction(_module(definition), workload.macs >= tile.WORTH_A_THREAD // 2)
+            cut = tile.over_window(layout.output_shape(workload), workload.macs, target.cores, rounded=True)
+            definition = depthwise.define(workload, cut.extent(workload))
+            module = x86.reduction(_module(definition), cut)
         case Conv2d():
             schedule = schedule or tile.default(workload, target.isa, target.cores)
             definition = conv2d.define(workload, target.isa, schedule.extent(workload))
             module = x86.convolution(_module(definition), workload, target.isa, schedule)
         case Pool2d():
             definition = pool.define(workload)
-            module = x86.reduction(_module(definition), _elements(definition) >= 50_000)
+            shape = tuple(int(size) for size in definition.arguments[-1].shape)
+            operations = _elements(definition) * workload.kernel[0] * workload.kernel[1]
+            module = x86.reduction(_module(definition), tile.over_window(shape, operations, target.cores, rounded=False))
         case _:
             definition = _elementwise(workload)
             module = x86.elementwise(_module(definition), _elements(definition) >= 50_000)

@@ -13,20 +13,23 @@ if TYPE_CHECKING:
     Expression = Any
 
 
-def define(workload: Conv2d) -> Definition:
-    """Stages "pad" (only where needed), "accumulate", "output"; the weight is ``[C/b, kh, kw, b]``."""
+def define(workload: Conv2d, extent: tuple[int, int, int]) -> Definition:
+    """Stages "pad" (only where needed), "accumulate", "output"; the weight is ``[C/b, kh, kw, b]``.
+
+    :param extent: images, rows and columns that "accumulate" computes, as in `conv2d.define`.
+    """
     from tvm import te
 
     w = workload
     dtype, weight_dtype = ("float32", "float32") if w.dtype == "float32" else ("int32", "int8")
     data = te.placeholder(layout.activation_shape(w), w.dtype, name="data")
     weight = te.placeholder(layout.depthwise_weight_shape(w), weight_dtype, name="weight")
-    source = conv2d.pad(data, w, w.dtype, (w.batch, w.out_height, w.out_width))
+    source = conv2d.pad(data, w, w.dtype, extent)
     kh, kw = (te.reduce_axis((0, size), name) for size, name in zip(w.kernel, ("kh", "kw"), strict=True))
 
     def element(n: Expression, o: Expression, y: Expression, x: Expression, c: Expression) -> Expression:
         row, column = y * w.strides[0] + kh * w.dilations[0], x * w.strides[1] + kw * w.dilations[1]
         return te.sum(source[n, o, row, column, c].astype(dtype) * weight[o, kh, kw, c].astype(dtype), axis=[kh, kw])
 
-    accumulator = te.compute(layout.output_shape(w), element, name="accumulate")
+    accumulator = te.compute((extent[0], layout.output_shape(w)[1], *extent[1:], w.out_block), element, name="accumulate")
     return conv2d.with_epilogue(w, accumulator, (data, weight))

@@ -17,7 +17,7 @@ class ConvSchedule:
     """How a convolution is cut up, outermost first: tasks for threads, loops in a task, the register tile.
 
     The register tile is ``n_tile x oc_tile x oh_tile x ow_tile`` vectors of accumulators. Images, rows and columns are rounded
-    up to whole tiles and tasks (the surplus is computed and dropped); ``oc_tile * oc_task`` divides the number of output blocks.
+    up to whole tiles and tasks (the surplus is computed and dropped); ``oc_tile * oc_task`` divides the output blocks.
 
     :param oc_task: register tiles along output channels in one task.
     :param oh_task: register tiles along rows in one task.
@@ -73,7 +73,7 @@ def default(workload: Conv2d, isa: str, cores: int) -> ConvSchedule:
     n_tile, oc_tile, oh_tile, ow_tile = best
     parallel = cores > 1 and workload.macs >= 2 * WORTH_A_THREAD
     oc_tiles, rows = layout.blocks(workload.out_channels, workload.out_block) // oc_tile, -(-workload.out_height // oh_tile)
-    oc_task, oh_task = _tasks(workload, oc_tiles, rows, cores if parallel else 1)
+    oc_task, oh_task = _tasks(workload.batch, oc_tiles, rows, cores if parallel else 1)
     return ConvSchedule(n_tile, oc_tile, oh_tile, ow_tile, oc_task, oh_task, parallel)
 
 
@@ -98,14 +98,30 @@ def _cost(tile: tuple[int, int, int, int], sizes: tuple[int, int, int]) -> tuple
     return waste * cycles / sums, oh
 
 
-def _tasks(workload: Conv2d, oc_tiles: int, rows: int, cores: int) -> tuple[int, int]:
+def over_window(shape: tuple[int, ...], operations: int, cores: int, *, rounded: bool) -> ConvSchedule:
+    """The tile of a reduction without channels to sum over (depthwise, pooling): some columns of one channel block.
+
+    :param shape: of the output, blocked.
+    :param operations: in all, to tell whether threads are worth their price.
+    :param rounded: whether columns may be rounded up to whole tiles; else the tile divides them.
+    """
+    batch, blocks, height, width, _ = shape
+    widths = [step for step in range(1, min(width, 8) + 1) if rounded or width % step == 0]
+    # Weights and loop counters are paid once a tile, about a third of a column's own cost.
+    ow_tile = min(widths, key=lambda step: -(-width // step) * (step + 0.3))
+    parallel = cores > 1 and operations >= WORTH_A_THREAD
+    oc_task, oh_task = _tasks(batch, blocks, height, cores if parallel else 1)
+    return ConvSchedule(ow_tile=ow_tile, oc_task=oc_task, oh_task=oh_task, parallel=parallel)
+
+
+def _tasks(batch: int, oc_tiles: int, rows: int, cores: int) -> tuple[int, int]:
     """Register tiles per task along channels and rows: about eight tasks a core, rows split before channels.
 
     Whatever a task holds, its padded rows are copied once, so all channels stay together as long as rows suffice.
     """
     wanted = 1 if cores == 1 else 8 * cores
-    oh_task = _largest_divisor(rows, rows * workload.batch // wanted)
-    missing = -(-wanted // (workload.batch * (rows // oh_task)))
+    oh_task = _largest_divisor(rows, rows * batch // wanted)
+    missing = -(-wanted // (batch * (rows // oh_task)))
     return _largest_divisor(oc_tiles, oc_tiles // missing), oh_task
 
 

@@ -9,6 +9,7 @@ from deburr.targets.schedules import intrinsics
 
 if TYPE_CHECKING:
     from deburr.targets.kernels.workload import Conv2d
+    from deburr.targets.schedules.intrinsics import Dot
     from deburr.targets.schedules.tile import ConvSchedule
 
     Module = Any  # tvm.IRModule
@@ -26,7 +27,7 @@ def convolution(module: Module, workload: Conv2d, isa: str, tile: ConvSchedule) 
     task, inner = _cut_output(schedule, output, tile)
     schedule.compute_at(accumulate, inner, preserve_unit_loops=True)
     _pad_in_task(schedule, task)
-    _register_tile(schedule, accumulate, layout.weight_layout(workload, isa).group, isa)
+    _register_tile(schedule, accumulate, 5, intrinsics.dot(isa, layout.weight_layout(workload, isa).group))
     return schedule.mod
 
 
@@ -47,20 +48,23 @@ def _cut_output(schedule: Schedule, output: Block, tile: ConvSchedule) -> tuple[
     return task, x
 
 
-def _register_tile(schedule: Schedule, accumulate: Block, group: int, isa: str) -> None:
-    """Reduction outside, the tile inside and unrolled, so that every accumulator has a register of its own."""
-    *tile, lanes, io, kh, kw, ii, ig = schedule.get_loops(accumulate)[-10:]
-    schedule.reorder(io, kh, kw, ii, *tile, lanes, ig)
+def _register_tile(schedule: Schedule, accumulate: Block, reductions: int, instruction: Dot | None) -> None:
+    """Reduction outside, the tile inside and unrolled, so that every accumulator has a register of its own.
+
+    :param reductions: how many of the innermost loops sum; an instruction takes the last of them and the lanes.
+    """
+    loops = schedule.get_loops(accumulate)
+    tile, lanes, sums = list(loops[-reductions - 5 : -reductions - 1]), loops[-reductions - 1], list(loops[-reductions:])
     schedule.set_scope(accumulate, 0, "local")
-    instruction = intrinsics.dot(isa, group)
     if instruction is None:
-        schedule.reorder(ig, lanes)
+        schedule.reorder(*sums, *tile, lanes)
         schedule.vectorize(lanes)
     else:
         vectors, lanes = schedule.split(lanes, [None, instruction.lanes])
         tile.append(vectors)
-    init = schedule.decompose_reduction(accumulate, io)
-    *init_tile, init_lanes = schedule.get_loops(init)[-5:]
+        schedule.reorder(*sums[:-1], *tile, lanes, sums[-1])
+    init = schedule.decompose_reduction(accumulate, sums[0])
+    *init_tile, init_lanes = schedule.get_loops(init)[-len(tile) - 1 :]
     schedule.vectorize(init_lanes)
     for loop in [*init_tile, *tile]:
         schedule.unroll(loop)
@@ -82,25 +86,16 @@ def elementwise(module: Module, parallel: bool) -> Module:
     return schedule.mod
 
 
-def reduction(module: Module, parallel: bool) -> Module:
-    """Channel-blocked reductions over a window (pooling, depthwise): one vector of sums per output position."""
+def reduction(module: Module, tile: ConvSchedule) -> Module:
+    """Channel-blocked reductions over a window (pooling, depthwise): some columns' sums at a time, the window outside."""
     from tvm.s_tir import Schedule
 
     schedule = Schedule(module)
     output, accumulate = schedule.get_sblock("output"), schedule.get_sblock("accumulate")
-    n, o, y, x, c = schedule.get_loops(output)
-    task = schedule.fuse(n, o, y)
-    if parallel:
-        schedule.parallel(task)
-    schedule.vectorize(c)
-    schedule.compute_at(accumulate, x)
+    task, inner = _cut_output(schedule, output, tile)
+    schedule.compute_at(accumulate, inner, preserve_unit_loops=True)
     _pad_in_task(schedule, task)
-    schedule.set_scope(accumulate, 0, "local")
-    lanes, *window = schedule.get_loops(accumulate)[-3:]
-    schedule.reorder(*window, lanes)
-    schedule.vectorize(lanes)
-    init = schedule.decompose_reduction(accumulate, window[0])
-    schedule.vectorize(schedule.get_loops(init)[-1])
+    _register_tile(schedule, accumulate, 2, None)
     return schedule.mod
 
 
