@@ -6,9 +6,11 @@ from __future__ import annotations
 CLEAN = "fixpoint(fold-constants,remove-identity,fold-batch-norm,explicit-padding,remove-dead-code)"
 
 # Two thirds of the parameters, because int8 then gives the other factor of four.
-PRUNE = "clean,prune-channels{ratio=0.65,criterion=reconstruction,budget=parameters},compensate"
+_SMALLER = "prune-channels{ratio=0.65,criterion=reconstruction,budget=parameters},compensate"
+
+PRUNE = f"clean,{_SMALLER}"
 
 INT8 = "clean,calibrate,scale-weights,correct-bias,insert-qdq"
 
 # Ranges are measured on the model as it will run, so calibration comes after pruning.
-PRUNE_INT8 = "clean,prune-channels{ratio=0.65,criterion=reconstruction,budget=parameters},compensate,calibrate,scale-weights,correct-bias,insert-qdq"
+PRUNE_INT8 = f"clean,{_SMALLER},calibrate,scale-weights,correct-bias,insert-qdq"

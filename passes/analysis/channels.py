@@ -103,6 +103,9 @@ def _tie_shared_constants(walk: Walk) -> None:
         slices.setdefault(slice_.constant, []).append(slice_)
     for constant, mine in slices.items():
         assert constant.constant is not None
+        if constant.is_output:
+            for slice_ in mine:
+                _freeze_slice(walk, slice_, "it is an output of the graph")
         if len(constant.uses) == 1 or constant.constant.size == max(constant.constant.shape):
             continue
         for axis in dict.fromkeys(slice_.axis for slice_ in mine):
@@ -114,14 +117,17 @@ def _tie_axis(walk: Walk, constant: Value, slices: list[Slice]) -> None:
     vectors = [slice_.vector for slice_ in slices]
     if len(readers) < len(constant.uses) or any(vector is None for vector in vectors):
         for slice_ in slices:
-            walk.classes.freeze(slice_.ids)
-        axis, node = slices[0].axis, slices[0].use.node
-        walk.frozen.append(Frozen(constant, axis, "it is also read where the channels stay", node))
+            _freeze_slice(walk, slice_, "it is also read where its channels stay")
         return
     for vector in vectors[1:]:
         assert vector is not None
         assert vectors[0] is not None
         walk.classes.union(vectors[0], vector)
+
+
+def _freeze_slice(walk: Walk, slice_: Slice, reason: str) -> None:
+    walk.classes.freeze(slice_.ids)
+    walk.frozen.append(Frozen(slice_.constant, slice_.axis, reason, slice_.use.node))
 
 
 def _result(walk: Walk, macs: Mapping[Node, int]) -> Channels:
@@ -151,13 +157,21 @@ def _groups(walk: Walk, result: Channels, every: Ids, macs: Mapping[Node, int]) 
         return [number for number in np.unique(origin[ids]).tolist() if number]
 
     members, nodes = _members(result, touched)
-    frozen: dict[int, list[Frozen]] = {}
-    for entry in result.frozen:
-        for number in touched(result.ids.get(entry.value, np.zeros(1, np.int64))):
-            frozen.setdefault(number, []).append(entry)
     by_number: dict[int, list[int]] = {}
     for root in every.tolist():
         by_number.setdefault(int(origin[root]), []).append(root)
+    frozen: dict[int, list[Frozen]] = {}
+    arrays = {value: [ids] for value, ids in result.ids.items()}
+    for slice_ in result.slices:
+        arrays.setdefault(slice_.constant, []).append(slice_.ids)
+    for entry in result.frozen:
+        for number in dict.fromkeys(number for ids in arrays.get(entry.value, ()) for number in touched(ids)):
+            if result.always[by_number[number]].any():
+                frozen.setdefault(number, []).append(entry)
+    for number in members:
+        if number not in frozen and result.always[by_number[number]].any():
+            first = next(iter(members[number].values()))
+            frozen[number] = [Frozen(first.value, first.axis, "some of its channels meet channels that stay", None)]
     return tuple(
         Group(
             number=index,

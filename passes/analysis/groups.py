@@ -74,7 +74,7 @@ class Group:
     number: int
     classes: Ids
     members: tuple[Member, ...]
-    frozen: tuple[Frozen, ...]  # not empty: nothing is removed
+    frozen: tuple[Frozen, ...]  # why some of the classes (or all) are never removed
     macs: int  # multiply-accumulates per sample of the contractions that produce or consume the group
 
     @property
@@ -110,7 +110,8 @@ class Channels:
 
     @property
     def prunable(self) -> tuple[Group, ...]:
-        return tuple(group for group in self.groups if not group.frozen)
+        """The groups that can lose at least one class."""
+        return tuple(group for group in self.groups if not self.always[group.classes].all())
 
     def keep_all(self) -> Mask:
         return np.ones(self.class_count, np.bool_)
@@ -157,4 +158,4 @@ class Channels:
     def distinct_arrays(self) -> list[Ids]:
         """Every class array once: those of the values and those that constants follow."""
         arrays = [*self.ids.values(), *(slice_.ids for slice_ in self.slices)]
-        return list({id(array): array for array in arrays if array.size > 1}.values())
+        return list({id(array): array for array in arrays if array.any()}.values())

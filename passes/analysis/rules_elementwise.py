@@ -71,6 +71,8 @@ def pool(node: Node, walk: Walk) -> None:
     ids = walk.of(node.input(0))
     if any(size > 1 for size in ids.shape[2:]):
         raise DeclineError("it pools over an axis that holds channels")
+    if len(node.outputs) > 1 and ids.size > 1:
+        raise DeclineError("its indices count through the channels")
     for value in node.outputs:
         if value is not None:
             walk.put(value, ids)
@@ -113,7 +115,11 @@ def resize(node: Node, walk: Walk) -> None:
     ids = walk.of(node.input(0))
     scales, sizes = node.optional_input(2 if walk.opset >= 11 else 1), node.optional_input(3)
     carried = [axis for axis, size in enumerate(ids.shape) if size > 1]
-    if node.get("axes") is not None or node.get("coordinate_transformation_mode", "") == "tf_crop_and_resize":
+    if (
+        node.get("axes") is not None
+        or node.get("coordinate_transformation_mode", "") == "tf_crop_and_resize"
+        or (node.get("keep_aspect_ratio_policy", "stretch") != "stretch")
+    ):
         raise DeclineError("this form of Resize is not followed")
     if scales is not None and scales.array is not None and scales.array.size:
         if any(float(scales.array.ravel()[axis]) != 1.0 for axis in carried):

@@ -92,7 +92,9 @@ class Limits:
 def choose(analysis: Channels, ledger: Ledger, scores: Scores, limits: Limits) -> Mask:
     """The keep-set that removes as few of the lowest scores as meet the budget (or, if none does, as many as it may)."""
     groups = analysis.prunable
+    scores = np.where(analysis.always, np.inf, scores)
     units = np.concatenate([group.classes for group in groups]) if groups else np.zeros(0, np.int64)
+    units = units[~analysis.always[units]]
     order = units[np.argsort(scores[units], kind="stable")]
     goal = (1 - limits.ratio) * ledger.of(limits.budget, analysis.keep_all())
     low, high = 0, len(order)

@@ -46,7 +46,7 @@ BLOCKS = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.sampled_from(BLOCKS), min_size=2, max_size=4), st.integers(0, 2**32 - 1))
 def test_compositions_are_exact(names, seed):
     def build(builder: Builder, x: str) -> tuple[str, int]:
@@ -98,6 +98,59 @@ def test_what_it_does_not_follow_is_frozen_with_a_reason(op, attributes, reason)
     _, _, analysis = analyse(builder.model({"x": ["batch", 3, 6, 6]}, {"y": shape}))
     assert not analysis.prunable
     assert reason in [frozen.reason for frozen in analysis.groups[0].frozen]
+
+
+def test_the_indices_of_a_pooling_freeze_its_channels():
+    from onnx import helper
+
+    builder = Builder()
+    pooled = helper.make_node("MaxPool", [builder.conv("x", 3, 8)], ["p", "i"], kernel_shape=[2, 2])
+    builder.nodes.append(pooled)
+    builder.node("Add", [builder.conv("p", 8, 4, 1), builder.node("Cast", [builder.node("ReduceSum", ["i"])], to=1)], "y")
+    _, _, analysis = analyse(builder.model({"x": ["batch", 3, 6, 6]}, {"y": ["batch", 4, 5, 5]}))
+    assert analysis.groups[0].frozen[0].reason == "its indices count through the channels"
+
+
+def test_only_the_part_that_reaches_an_output_is_frozen():
+    """Half of a group is an output of the graph, the other half can go."""
+    from onnx import helper
+
+    builder = Builder()
+    split = builder.constant(np.array([4, 4], np.int64))
+    builder.nodes.append(helper.make_node("Split", [builder.conv("x", 3, 8), split], ["half", "y"], axis=1))
+    builder.conv("half", 4, 2, 1, "z")
+    proto = builder.model({"x": ["batch", 3, 6, 6]}, {"y": ["batch", 4, 6, 6], "z": ["batch", 2, 6, 6]})
+    _, _, analysis = analyse(proto)
+    (group,) = analysis.prunable
+    assert analysis.always[group.classes].tolist() == [False] * 4 + [True] * 4
+    assert check_exact(proto, np.random.default_rng(0)) > 20
+
+
+def test_a_constant_that_is_an_output_is_never_sliced():
+    builder = Builder()
+    weight = builder.weight(8, 3, 3, 3)
+    builder.conv(builder.node("Conv", ["x", weight]), 8, 4, 1, "y")
+    proto = builder.model({"x": ["batch", 3, 6, 6]}, {"y": ["batch", 4, 4, 4], weight: [8, 3, 3, 3]})
+    _, _, analysis = analyse(proto)
+    assert not analysis.prunable
+    assert analysis.groups[0].frozen[0].reason == "it is an output of the graph"
+
+
+def test_a_subgraph_that_reads_a_value_freezes_it():
+    from onnx import helper
+
+    builder = Builder()
+    x = builder.conv("x", 3, 8)
+    branch = helper.make_graph(
+        [helper.make_node("Neg", [x], ["out"])], "b", [], [helper.make_tensor_value_info("out", 1, None)]
+    )
+    builder.node("If", [builder.constant(np.array(True))], "i", then_branch=branch, else_branch=branch)
+    builder.conv(x, 8, 4, 1, "y")
+    builder.node("Identity", ["i"], "z")
+    proto = builder.model({"x": ["batch", 3, 6, 6]}, {"y": ["batch", 4, 6, 6], "z": ["batch", 8, 6, 6]})
+    _, _, analysis = analyse(proto)
+    assert not analysis.prunable
+    assert "a subgraph reads it" in [frozen.reason for frozen in analysis.groups[0].frozen]
 
 
 def test_an_unknown_domain_is_frozen():
@@ -163,3 +216,20 @@ def test_an_analysis_of_a_densenet_sized_graph_takes_seconds():
     analysis = channels(model.graph, Context(model))
     assert time.perf_counter() - start < 5
     assert len(analysis.prunable) >= 120
+
+
+@pytest.mark.slow
+def test_the_analysis_of_a_chain_of_20000_nodes_is_linear():
+    def seconds(blocks: int) -> float:
+        builder = Builder()
+        x = builder.conv("x", 4, 8)
+        for _ in range(blocks):
+            inner = builder.conv(builder.node("Neg", [x]), 8, 8, 1)
+            x = builder.node("Relu", [builder.node("Add", [x, inner])])
+        builder.conv(x, 8, 2, 1, "y")
+        model = read(builder.model({"x": ["batch", 4, 4, 4]}, {"y": ["batch", 2, 4, 4]}))
+        start = time.process_time()
+        channels(model.graph, Context(model))
+        return time.process_time() - start
+
+    assert seconds(5000) < 12 * seconds(1000)
