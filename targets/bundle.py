@@ -24,7 +24,7 @@ class Bundle:
     def __init__(self, path: Path, description: Manifest, program: Program | None) -> None:
         self.path, self._description, self._loaded = path, description, program
         self._sizes = [tensor.sizes(description.batch) for tensor in description.inputs]
-        self._dtypes = [tensor.type.dtype.numpy for tensor in description.inputs]
+        self._dtypes = [tensor.numpy for tensor in description.inputs]
 
     @classmethod
     def open(cls, path: str | Path, threads: int | None = None) -> Bundle:
@@ -40,7 +40,7 @@ class Bundle:
             raise _wrong_machine(folder, missing)
         if threads is not None and threads < 1:
             raise DeburrError("E901", "no such number of threads", where=f"threads={threads}", hint="give 1 or more")
-        parameters = [(tensor.sizes(description.batch), tensor.type.dtype.numpy) for tensor in description.inputs]
+        parameters = [(tensor.sizes(description.batch), tensor.numpy) for tensor in description.inputs]
         return cls(folder, description, Program(folder / LIBRARY, parameters, threads or description.threads))
 
     @classmethod
@@ -90,7 +90,7 @@ class Bundle:
 
     def _run_in_parts(self, arrays: list[Array]) -> list[Array]:
         batch, count = self._description.batch, len(arrays[0])
-        outputs = [np.empty((count, *tensor.sizes(batch)[1:]), tensor.type.dtype.numpy) for tensor in self._description.outputs]
+        outputs = [np.empty((count, *tensor.sizes(batch)[1:]), tensor.numpy) for tensor in self._description.outputs]
         for start in range(0, count, batch):
             part = [array[start : start + batch] for array in arrays]
             size = len(part[0])

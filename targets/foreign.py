@@ -92,9 +92,9 @@ class Converters:
         return operand
 
     def _emitted(self, expression: Any) -> Any:
-        from tvm import relax
+        from tvm import ir, relax
 
-        if isinstance(expression, relax.Var | relax.Constant | relax.ShapeExpr):
+        if isinstance(expression, relax.Var | ir.GenericConst | relax.ShapeExpr):
             return expression
         return self._builder.emit(expression)
 

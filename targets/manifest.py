@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydantic
 
 from deburr.ir.errors import DeburrError
@@ -15,6 +16,7 @@ from deburr.ir.types import DType, TensorType
 
 FORMAT = 1
 FILE = "manifest.json"
+_NUMPY_NAMES = {"float": "float32", "double": "float64"}  # where ONNX and numpy differ
 
 
 class _Part(pydantic.BaseModel):
@@ -31,6 +33,11 @@ class Tensor(_Part):
     @property
     def type(self) -> TensorType:
         return TensorType(DType[self.dtype.upper()], tuple("batch" if size is None else size for size in self.shape))
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        """The type of an array that holds it (`DType.numpy` would ask ONNX)."""
+        return np.dtype(_NUMPY_NAMES.get(self.dtype, self.dtype))
 
     def sizes(self, batch: int) -> tuple[int, ...]:
         """The shape of one run."""
@@ -91,8 +98,8 @@ def read(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(fields)
         for tensor in (*manifest.inputs, *manifest.outputs):
-            _ = tensor.type
-    except (pydantic.ValidationError, KeyError) as error:
+            _ = tensor.type, tensor.numpy
+    except (pydantic.ValidationError, KeyError, TypeError) as error:
         why = _first_fault(error)
         raise DeburrError("E502", "the manifest is damaged", where=str(folder), why=why, hint="compile it again") from error
     for name, expected in manifest.files.items():
@@ -111,8 +118,8 @@ def _check_file(folder: Path, name: str, expected: File) -> None:
         raise DeburrError("E502", "a file of the bundle is damaged", where=str(folder / name), why=why, hint="compile it again")
 
 
-def _first_fault(error: pydantic.ValidationError | KeyError) -> str:
-    if isinstance(error, KeyError):
+def _first_fault(error: pydantic.ValidationError | KeyError | TypeError) -> str:
+    if not isinstance(error, pydantic.ValidationError):
         return f"there is no element type {error.args[0]}"
     fault = error.errors()[0]
     return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"

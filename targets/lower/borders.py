@@ -68,6 +68,30 @@ def quantized_weight(value: Value) -> ChannelScale | None:
     return ChannelScale(integers, scale.reshape(-1), axis % max(integers.ndim, 1))
 
 
+def fold_weights(graph: Graph) -> None:
+    """Weights that no integer operator took become float32 constants."""
+    for node in list(graph.nodes):
+        if dialect.is_onnx(node, "DequantizeLinear") and not node.output().is_output:
+            real = _real(node)
+            if real is not None:
+                node.output().replace_uses(dialect.constant(graph, real, node.output().name))
+
+
+def _real(node: Node) -> Array | None:
+    integers, scale, zero = _integers(node.input(0)), node.input(1).array, node.optional_input(2)
+    zeros = np.zeros((), np.int32) if zero is None else zero.array
+    if integers is None or scale is None or zeros is None or scale.dtype != np.float32 or node.get("block_size", 0):
+        return None
+    shape = [1] * integers.ndim
+    if scale.ndim == 1 and scale.size > 1:
+        shape[int(node.get("axis", 1)) % integers.ndim] = -1
+    elif scale.size != 1:
+        return None
+    centred = integers.astype(np.int32) - zeros.reshape(shape).astype(np.int32)
+    real: Array = (centred.astype(np.float32) * scale.reshape(shape).astype(np.float32)).astype(np.float32)
+    return real
+
+
 def _integers(value: Value) -> Array | None:
     """A constant, or the result of QuantizeLinear on one (weights that are stored as float beside their quantizers)."""
     if value.array is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.model import Model
@@ -32,9 +33,27 @@ def copy_of(model: Model) -> Model:
     from onnx import inliner
 
     proto = to_proto(model)
-    copy = read(inliner.inline_local_functions(proto) if model.functions else proto)
+    if model.functions:
+        _give_defaults(proto)
+        proto = inliner.inline_local_functions(proto)
+    copy = read(proto)
     copy.folder = model.folder
     return copy
+
+
+def _give_defaults(proto: Any) -> None:
+    """Write the defaults of function attributes at the calls: onnx's inliner leaves them out."""
+    defaults = {(function.domain, function.name, function.overload): function.attribute_proto for function in proto.functions}
+    waiting = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    while waiting:
+        node = waiting.pop()
+        given = {attribute.name for attribute in node.attribute}
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                waiting.extend(graph.node)
+        node.attribute.extend(
+            default for default in defaults.get((node.domain, node.op_type, node.overload), ()) if default.name not in given
+        )
 
 
 def is_batched(model: Model) -> bool:
@@ -59,10 +78,15 @@ def fix_sizes(model: Model, sizes: Sizes) -> None:
     for value in graph.inputs:
         if isinstance(value.type, TensorType) and value.shape is not None:
             graph.set_type(value, TensorType(value.type.dtype, _fixed(value, value.shape, known, sizes.batch)))
+    declared = {value: value.type for value in graph.outputs}
     for value in graph.values:  # what the file declares of the others belongs to the open sizes
         if not value.is_input and value.constant is None and isinstance(value.type, TensorType):
             graph.set_type(value, TensorType(value.type.dtype) if value.is_output else None)
     infer(model, overwrite=True)
+    for value, type_ in declared.items():  # behind an operator that inference does not know
+        if value.shape is None and isinstance(type_, TensorType) and type_.shape is not None:
+            shape = tuple(known.get(dim) if isinstance(dim, str) else dim for dim in type_.shape)
+            graph.set_type(value, TensorType(type_.dtype, shape))
 
 
 def clean_up(model: Model) -> list[str]:
