@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deburr.ir import onnx_external, onnx_tensors
 from deburr.ir.errors import DeburrError
 from deburr.ir.model import Model
+from deburr.ir.onnx_writer import TensorWriter, to_proto
 from deburr.ir.samples import Samples
 from deburr.ir.types import Array
-
-_PROTOBUF_LIMIT = 2**31 - 2**20
 
 
 class Evaluator:
@@ -51,14 +53,20 @@ class Evaluator:
             return self._run(inputs)
         samples = Samples(inputs)
         parts = [self._padded(part, self.batch) for part in samples.batches(self.batch)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        fixed = self._constants
+        return {name: parts[0][name] if name in fixed else np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _padded(self, inputs: Mapping[str, Array], batch: int) -> dict[str, Array]:
         """Run fewer samples than the fixed batch: the last one is repeated, and the results of the repetitions are dropped."""
         count = len(next(iter(inputs.values())))
         padded = {name: np.concatenate([array, np.repeat(array[-1:], batch - count, axis=0)]) for name, array in inputs.items()}
         results = self._run(padded if count < batch else inputs)
-        return {name: array[:count] if array.ndim and len(array) == batch else array for name, array in results.items()}
+        for name, array in results.items():
+            if name not in self._constants and (array.ndim == 0 or len(array) != batch):
+                why = f"the model's batch is fixed to {batch}, the shape of {name!r} is {list(array.shape)}"
+                hint = f"give {batch} samples at a time"
+                raise DeburrError("E108", "the results of several batches cannot be joined", why=why, hint=hint)
+        return {name: array if name in self._constants else array[:count] for name, array in results.items()}
 
     def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         try:
@@ -93,20 +101,40 @@ def fixed_batch(model: Model) -> int | None:
 def _session(model: Model, extra: Sequence[str], optimize: bool, threads: int | None) -> Any:
     import onnxruntime
 
-    from deburr.ir.onnx_writer import to_proto
-
     options = onnxruntime.SessionOptions()
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     options.intra_op_num_threads, options.inter_op_num_threads = threads or 0, 1
     options.log_severity_level = 4
-    proto = to_proto(model)
-    for name in extra:
-        proto.graph.output.add(name=name)
     try:
-        return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        if not onnx_external.is_too_big(model):
+            data = _serialized(model, extra, onnx_tensors.tensor_proto)
+            return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        with tempfile.TemporaryDirectory(prefix="deburr-") as folder:  # the session has read or mapped it all when it stands
+            file = _write_beside(model, extra, Path(folder))
+            return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except DeburrError:
+        raise
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise DeburrError("E108", "no room for the model's weights", where=tempfile.gettempdir(), why=why) from error
     except Exception as error:  # as above
         raise DeburrError("E108", "ONNX Runtime does not take the model", where=_place(error), why=_reason(error)) from error
+
+
+def _serialized(model: Model, extra: Sequence[str], tensor: TensorWriter) -> bytes:
+    proto = to_proto(model, tensor)
+    for name in extra:
+        proto.graph.output.add(name=name)
+    return bytes(proto.SerializeToString())
+
+
+def _write_beside(model: Model, extra: Sequence[str], folder: Path) -> Path:
+    layout = onnx_external.Layout.of(model, "weights.data")
+    layout.write(folder / layout.location)
+    file = folder / "model.onnx"
+    file.write_bytes(_serialized(model, extra, layout.tensor))
+    return file
 
 
 def _reason(error: Exception) -> str:

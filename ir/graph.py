@@ -222,7 +222,10 @@ class Graph:
         self.touch()
 
     def move(self, node: Node, *, before: Node | None = None, after: Node | None = None) -> None:
-        """Put a node elsewhere in the order."""
+        """Put a node elsewhere in the order of its graph: before or after another, else at the end."""
+        follows = before._previous if before is not None else after if after is not None else self._last
+        if node in (before, follows) or (follows is not None and node._previous is follows):
+            return
         self._unlink(node)
         node.graph = self
         self._link(node, before, after)

@@ -94,10 +94,16 @@ def attribute_proto(name: str, attribute: Attribute, tensor: Callable[[Constant,
     elif attribute.kind is AttributeKind.STRINGS:
         proto.strings.extend(_bytes(item) for item in value)
     elif attribute.kind is AttributeKind.TENSOR:
-        proto.t.CopyFrom(tensor(value, value.source.name if isinstance(value.source, onnx.TensorProto) else ""))
+        proto.t.CopyFrom(tensor(value, _stated_name(value)))
     elif attribute.kind is AttributeKind.TENSORS:
-        proto.tensors.extend(tensor(item, "") for item in value)
+        proto.tensors.extend(tensor(item, _stated_name(item)) for item in value)
     return proto
+
+
+def _stated_name(constant: Constant) -> str:
+    """Tensors in attributes may have names too."""
+    source = constant.source
+    return str(getattr(source.proto if isinstance(source, onnx_tensors.ExternalTensor) else source, "name", ""))
 
 
 def _is_text(data: bytes) -> bool:

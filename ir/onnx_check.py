@@ -63,7 +63,7 @@ def lighten(proto: Any, folder: Path | None) -> Any:
         if field.name != "graph":
             _copy(light, field.name, content)
     for field, content in proto.graph.ListFields():
-        if field.name != "initializer":
+        if field.name not in ("initializer", "sparse_initializer"):
             _copy(light.graph, field.name, content)
     listed = {info.name for info in proto.graph.input}
     for tensor in proto.graph.initializer:
@@ -74,6 +74,10 @@ def lighten(proto: Any, folder: Path | None) -> Any:
         if tensor.name not in listed:
             info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             light.graph.input.append(info)
+    for sparse in proto.graph.sparse_initializer:  # values of a dense type, which inference takes for sparse ones
+        values = sparse.values
+        _check_sparse(sparse)
+        light.graph.input.append(onnx.helper.make_tensor_value_info(values.name, values.data_type, list(sparse.dims)))
     _inline(light, folder)
     return light
 
@@ -94,6 +98,15 @@ def check_tensor(tensor: Any, folder: Path | None) -> None:
             raise DeburrError("E103", "a tensor of the wrong length", where=f"tensor {tensor.name!r}", why=why)
     else:
         _check_fields(tensor, dtype.bits)
+
+
+def _check_sparse(sparse: Any) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_sparse_tensor(sparse)
+    except onnx.checker.ValidationError as error:
+        raise _refusal("the model breaks the ONNX specification", f"sparse tensor {sparse.values.name!r}", error) from error
 
 
 def _check_fields(tensor: Any, bits: int) -> None:
@@ -125,8 +138,9 @@ def _elements(tensor: Any) -> int:
 
 
 def _inline(light: Any, folder: Path | None) -> None:
-    """Put external data of small initializers, subgraphs and attributes inside."""
+    """Put external data of small initializers, subgraphs and attributes inside; the checker lets too long tensors pass."""
     for tensor in _tensors(light):
+        check_tensor(tensor, folder)
         if tensor.data_location == tensor.EXTERNAL:
             tensor.CopyFrom(onnx_tensors.locate(tensor, folder).inline())
 

@@ -9,45 +9,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
+import numpy.typing as npt
 
 from deburr.ir.constants import Constant
 from deburr.ir.errors import DeburrError
 from deburr.ir.onnx_types import element_type
 from deburr.ir.types import Array, DType
 
+_mappings: WeakValueDictionary[tuple[int, ...], npt.NDArray[np.uint8]] = WeakValueDictionary()
+
 
 @dataclass(frozen=True, eq=False)
 class ExternalTensor:
-    """A tensor whose bytes lie in a file: `count` bytes from `offset`. `proto` holds everything else."""
+    """A tensor whose bytes lie in a file: `data`, memory-mapped and so not read before it is used. `proto` holds the rest."""
 
     proto: Any
-    file: Path
-    offset: int
-    count: int
-
-    def bytes(self) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-        """The bytes, memory-mapped: nothing is read before it is used."""
-        if self.count == 0:
-            return np.zeros(0, np.uint8)
-        try:
-            return np.memmap(self.file, np.uint8, "r", self.offset, (self.count,))
-        except (OSError, ValueError) as error:
-            raise DeburrError(
-                "E106", "external data cannot be read", where=f"tensor {self.proto.name!r}", why=f"{self.file}: {error}"
-            ) from error
+    data: npt.NDArray[np.uint8]
 
     def load(self) -> Array:
         dtype = DType(self.proto.data_type)
         if dtype.bits % 8 == 0 and np.little_endian:
-            return np.asarray(self.bytes()).view(dtype.numpy).reshape(tuple(self.proto.dims))
+            array = np.asarray(self.data).view(dtype.numpy).reshape(tuple(self.proto.dims))
+            return np.require(array, requirements="A")
         return _array(self.inline())
 
     def inline(self) -> Any:
         """The same tensor with its bytes inside."""
         tensor = _without_location(self.proto)
-        tensor.raw_data = self.bytes().tobytes()
+        tensor.raw_data = self.data.tobytes()
         return tensor
 
 
@@ -137,7 +129,22 @@ def locate(proto: Any, folder: Path | None) -> ExternalTensor:
     if dtype is DType.STRING or count != needed:
         why = f"{dtype}{list(proto.dims)} takes {needed} bytes, the file states {count}"
         raise DeburrError("E106", "external data of the wrong length", where=where, why=why)
-    return ExternalTensor(_without_data(proto), file, offset, count)
+    try:
+        return ExternalTensor(_without_data(proto), _mapped(file)[offset : offset + count])
+    except OSError as error:
+        raise DeburrError("E106", "external data cannot be read", where=where, why=f"{file}: {error.strerror}") from error
+
+
+def _mapped(file: Path) -> npt.NDArray[np.uint8]:
+    """One mapping for all tensors of a file. It outlives the name: a model may be written over the one that it came from."""
+    status = file.stat()
+    if status.st_size == 0:
+        return np.zeros(0, np.uint8)
+    key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    mapping = _mappings.get(key)
+    if mapping is None:
+        mapping = _mappings[key] = np.memmap(file, np.uint8, "r")
+    return mapping
 
 
 def _inside(location: str, folder: Path, where: str) -> Path:

@@ -7,9 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from deburr.ir import onnx_tensors
+from deburr.ir import onnx_external, onnx_tensors
 from deburr.ir.attributes import Attribute, AttributeKind
 from deburr.ir.constants import Constant
+from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
 from deburr.ir.model import Function, Model
 from deburr.ir.node import Node
@@ -128,9 +129,11 @@ def _graph(proto: Any, graph: Graph, tensor: TensorWriter, list_constants: bool 
     for value in graph.outputs:
         fill_value_info(proto.output.add(), value)
     for value in graph.values:
-        if value.constant is not None and isinstance(value.constant.source, onnx.SparseTensorProto):
+        source = value.constant.source if value.constant is not None else None
+        # Dense for shape inference, which would take the value for one of a sparse type.
+        if isinstance(source, onnx.SparseTensorProto) and tensor is not onnx_tensors.stub:
             sparse = proto.sparse_initializer.add()
-            sparse.CopyFrom(value.constant.source)
+            sparse.CopyFrom(source)
             sparse.values.name = value.name
         elif value.constant is not None:
             proto.initializer.append(tensor(value.constant, value.name))
@@ -212,12 +215,33 @@ def _constant_node(value: Value, tensor: TensorWriter) -> Any:
 
 
 def write(model: Model, path: str | Path, *, external: bool | None = None) -> None:
-    """Write an .onnx file."""
+    """Write an .onnx file, the same bytes every time. The model stays as it is, also where it came from the same path.
+
+    :param external: put the weights into `<name>.data` beside the model; None: where one file cannot hold them (2 GB).
+    :raises DeburrError: E109 where a file cannot be written, or one file cannot hold the model.
+    """
     from deburr.ir.files import write_atomically
 
-    data = to_proto(model).SerializeToString(deterministic=True)
+    target = Path(path)
+    outside = onnx_external.is_too_big(model) if external is None else external
+    layout = onnx_external.Layout.of(model, f"{target.name}.data") if outside else None
+    data = _serialize(to_proto(model, layout.tensor if layout else onnx_tensors.tensor_proto), target)
 
     def fill(fresh: Path) -> None:
         fresh.write_bytes(data)
+        if layout and layout.places:
+            layout.write(fresh.with_name(layout.location))
 
-    write_atomically(path, fill)
+    write_atomically(target, fill, beside=[layout.location] if layout and layout.places else [])
+
+
+def _serialize(proto: Any, target: Path) -> bytes:
+    from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+
+    try:
+        return bytes(proto.SerializeToString(deterministic=True))
+    except (EncodeError, ValueError) as error:
+        hint = "let the weights go to a file beside it: external=True"
+        raise DeburrError(
+            "E109", "the model does not fit into one file", where=str(target), why=str(error), hint=hint
+        ) from error

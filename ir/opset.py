@@ -7,6 +7,9 @@ subgraphs too. Where an operator's schema did not change, nothing is asked.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
 from deburr.ir.inference import infer
@@ -14,9 +17,11 @@ from deburr.ir.model import Model
 from deburr.ir.node import Node
 from deburr.ir.onnx_reader import convert
 from deburr.ir.onnx_writer import to_proto
+from deburr.ir.types import DType
 from deburr.ir.value import Value
 
 _LOWEST = 7  # the converter's adapters before this are full of gaps
+_ALIKE = {"Hardmax": "Softmax"}  # changed like another operator, of which the converter knows
 _SMALL = 1024  # elements of a constant that the converter may need to read
 
 
@@ -26,7 +31,7 @@ def raise_opset(model: Model, minimum: int) -> None:
     Subgraphs are raised with the model. Functions keep the opset that they import themselves, which ONNX allows.
 
     :raises DeburrError: E105 where `minimum` or the own opset is out of range, or naming the node that cannot be raised.
-        The model is then left half raised: raise a model that you can read again.
+        The model is then as it was.
     """
     import onnx
 
@@ -37,13 +42,13 @@ def raise_opset(model: Model, minimum: int) -> None:
     if minimum > latest or start < _LOWEST:
         why = f"from {start} to {minimum}; supported is from {_LOWEST} to {latest}"
         raise DeburrError("E105", "the opset cannot be raised", why=why, hint="export the model with a newer opset")
-    for graph in list(model.graph.walk()):
-        for node in list(graph.nodes):
-            if node.domain == "" and _changed(node.op, start, minimum):
-                _raise_node(model, node, start, minimum)
-    model.opset_imports[""] = minimum
+    nodes = [node for graph in model.graph.walk() for node in graph.nodes]
+    changed = [node for node in nodes if node.domain == "" and _changed(node.op, start, minimum)]
+    for node, replacement in [(node, _replacement(node, start, minimum)) for node in changed]:
+        if replacement is not None:
+            _splice(node, replacement)
+    model.import_opset("", minimum)
     model.ir_version = max(model.ir_version, 4)
-    model.graph.touch()
     infer(model)
 
 
@@ -59,23 +64,35 @@ def _changed(op: str, start: int, target: int) -> bool:
     return any(start < version <= target for version in versions)
 
 
-def _raise_node(model: Model, node: Node, start: int, target: int) -> None:
+def _replacement(node: Node, start: int, target: int) -> Graph | None:
+    """What computes the same in the target opset; None where the node may stay."""
     import onnx
 
     if node.subgraphs:  # If, Loop and Scan only took on more types since opset 11; their bodies are raised on their own
         if start < 11 and node.op in ("Loop", "Scan") and _signature_changed(node.op, start, target):
             raise _refusal(node, start, target, "its inputs mean something else")
-        return
+        return None
     proto = to_proto(_single(node, start))
     try:
         converted = onnx.version_converter.convert_version(proto, target)
+        _complete(converted.graph.output)
         onnx.checker.check_model(converted)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         raise _refusal(node, start, target, str(error)) from error
     replacement = convert(converted).graph
+    for new in replacement.nodes:
+        new.op = node.op if new.op == _ALIKE.get(node.op) else new.op
     if [value.name for value in replacement.outputs] != [value.name for value in node.outputs if value is not None]:
         raise _refusal(node, start, target, "the converter changed its outputs")
-    _splice(node, replacement)
+    return replacement
+
+
+def _complete(outputs: Iterable[Any]) -> None:
+    """The checker wants every output typed, also one whose type nobody knows, such as the unused mask of Dropout."""
+    for info in outputs:
+        if not info.type.WhichOneof("value"):
+            info.type.tensor_type.elem_type = int(DType.FLOAT)
+            info.type.tensor_type.shape.SetInParent()
 
 
 def _signature_changed(op: str, start: int, target: int) -> bool:
@@ -104,7 +121,7 @@ def _single(node: Node, opset: int) -> Model:
     graph.set_inputs([value for value in inner.values() if value.constant is None])
     outputs = [None if value is None else graph.add_value(value.name, value.type) for value in node.outputs]
     inputs = [None if value is None else inner[value] for value in node.inputs]
-    graph.add_node(node.op, inputs, outputs, node.attributes, name=node.name)
+    graph.add_node(_ALIKE.get(node.op, node.op), inputs, outputs, node.attributes, name=node.name)
     graph.set_outputs([value for value in outputs if value is not None])
     return Model(graph, {"": opset}, ir_version=8)
 
@@ -120,6 +137,7 @@ def _splice(node: Node, replacement: Graph) -> None:
     for value in replacement.constants:
         if value.name not in known and value.constant is not None:
             known[value.name] = graph.add_constant(value.constant, value.name)
+    heir = next((new for new in replacement.nodes if new.op == node.op), None)  # names of nodes are unique
     for new in replacement.nodes:
         inputs = [None if value is None else known[value.name] for value in new.inputs]
         outputs: list[Value | None] = []
@@ -127,6 +145,6 @@ def _splice(node: Node, replacement: Graph) -> None:
             if value is not None and value.name not in known:
                 known[value.name] = graph.add_value(graph.fresh_name(value.name), value.type)
             outputs.append(None if value is None else known[value.name])
-        made = graph.add_node(new.op, inputs, outputs, new.attributes, name=new.name or node.name, before=node)
+        made = graph.add_node(new.op, inputs, outputs, new.attributes, name=node.name if new is heir else "", before=node)
         made.doc, made.metadata, made.extra = node.doc, dict(node.metadata), node.extra
     graph.remove(node)
