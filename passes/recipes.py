@@ -10,7 +10,7 @@ _SMALLER = "prune-channels{ratio=0.65,criterion=reconstruction,budget=parameters
 
 PRUNE = f"clean,{_SMALLER}"
 
-INT8 = "clean,calibrate,scale-weights,correct-bias,insert-qdq"
+INT8 = "clean,calibrate,scale-weights,correct-bias,insert-qdq,remove-dead-code"
 
 # Ranges are measured on the model as it will run, so calibration comes after pruning.
-PRUNE_INT8 = f"clean,{_SMALLER},calibrate,scale-weights,correct-bias,insert-qdq"
+PRUNE_INT8 = f"clean,{_SMALLER},calibrate,scale-weights,correct-bias,insert-qdq,remove-dead-code"

@@ -27,6 +27,7 @@ class PruneChannels(Pass):
     """
 
     name: ClassVar[str] = "prune-channels"
+    idempotent: ClassVar[bool] = False
     main_graph_only: ClassVar[bool] = True
     minimum_opset: ClassVar[int] = 13
     tolerance: ClassVar[float | None] = None

@@ -35,6 +35,7 @@ class Compensate(Pass):
     """
 
     name: ClassVar[str] = "compensate"
+    idempotent: ClassVar[bool] = False
     main_graph_only: ClassVar[bool] = True
     needs_data: ClassVar[bool] = True
     tolerance: ClassVar[float | None] = None
