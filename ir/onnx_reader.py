@@ -9,6 +9,7 @@ from typing import Any
 
 from deburr.ir import onnx_tensors
 from deburr.ir.attributes import Attribute
+from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
 from deburr.ir.model import Function, Model
 from deburr.ir.node import Node
@@ -31,8 +32,12 @@ def read(source: str | Path | bytes | Any) -> Model:
     from deburr.ir.verify import verify
 
     loaded = load(source)
-    check(loaded)
-    model = convert(loaded.proto, loaded.folder)
+    try:
+        check(loaded)
+        model = convert(loaded.proto, loaded.folder)
+    except UnicodeDecodeError as error:  # protobuf decodes a string when it is first looked at
+        why = f"a name or text is not UTF-8: {error.reason}"
+        raise DeburrError("E102", "not an ONNX model, or damaged", where=loaded.name, why=why, hint="fetch it again") from error
     infer(model)
     verify(model, "imported")
     return model

@@ -16,6 +16,7 @@ def check_structure(model: Any, name: str) -> None:
     _graph(model.graph, set(), name)
     for function in model.functions:
         where = f"{name}, function {function.domain}.{function.name}"
+        _decode((*function.input, *function.output, *function.attribute))
         defined = _once(function.input, "input", where)
         _nodes(function.node, defined, where)
         _outputs(function.output, defined, where)
@@ -34,6 +35,7 @@ def _nodes(nodes: Iterable[Any], local: set[str], where: str, outer: Iterable[st
     """Walk the nodes in order; `local` grows by what they define."""
     outer, nodes = set(outer), list(nodes)
     for node in nodes:
+        _decode((*node.input, *node.output))
         place = f"{where}, node {label(node)}"
         for name in node.input:
             if name and name not in local and name not in outer:
@@ -64,6 +66,16 @@ def _once(names: Iterable[str], kind: str, where: str) -> set[str]:
             raise DeburrError("E103", f"the {kind} {name!r} is listed twice", where=where, hint="give every value its own name")
         seen.add(name)
     return seen
+
+
+def _decode(names: Iterable[str | bytes]) -> None:
+    """Protobuf hands out repeated strings that are not UTF-8 as bytes.
+
+    :raises UnicodeDecodeError: as protobuf itself does for all other strings.
+    """
+    for name in names:
+        if isinstance(name, bytes):
+            name.decode()
 
 
 def _undefined(name: str, node: Any, nodes: list[Any], where: str) -> DeburrError:

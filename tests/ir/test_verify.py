@@ -253,6 +253,7 @@ def unknown_rank(model):
 
 A = "graph 'main', node Relu 'first'"
 B = "graph 'main', node Add 'second'"
+KERNEL = "graph 'main', node DequantizeLinear 'kernel'"
 RELU = '[%a: float[4] = Relu(%x) "first"]'
 ADD = '[%y: float[4] = Add(%a, %c) "second"]'
 
