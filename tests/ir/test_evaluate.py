@@ -61,8 +61,8 @@ def test_results_without_a_batch_axis_are_not_joined():
     with pytest.raises(DeburrError) as caught:
         evaluator.run({"x": np.ones((5, 3), np.float32)})
     assert str(caught.value) == (
-        "error[E108]: the results of several batches cannot be joined: the model's batch is fixed to 4, the shape of 'y' is []; "
-        "give 4 samples at a time"
+        "error[E108]: the results of several batches cannot be joined: the model's batch is fixed to 4, the shape of 'y' is "
+        "[]; give 4 samples at a time"
     )
 
 

@@ -114,12 +114,14 @@ def test_nodes_in_subgraphs_are_raised():
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])
 
     def branch(axis: int, output: str) -> onnx.GraphProto:
-        info = helper.make_tensor_value_info(output, TensorProto.FLOAT, [None])
+        info = helper.make_tensor_value_info(output, TensorProto.FLOAT, [None, None])
         return helper.make_graph([helper.make_node("ReduceSum", ["x"], [output], axes=[axis])], output, [], [info])
 
     node = helper.make_node("If", ["c"], ["y"], then_branch=branch(0, "a"), else_branch=branch(1, "b"))
     condition = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
-    graph = helper.make_graph([node], "g", [x, condition], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])])
+    graph = helper.make_graph(
+        [node], "g", [x, condition], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None])]
+    )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
     before, after = read(proto), read(proto)
     raise_opset(after, 13)
@@ -156,7 +158,8 @@ def test_failure_leaves_the_model_as_it_was():
     with pytest.raises(DeburrError) as caught:
         raise_opset(model, 18)
     assert str(caught.value) == (
-        "error[E105]: no way from opset 8 to 18, Scan 'the_scan': its inputs mean something else; export the model with a newer opset"
+        "error[E105]: no way from opset 8 to 18, Scan 'the_scan': its inputs mean something else; export the model "
+        "with a newer opset"
     )
     assert (to_proto(model).SerializeToString(deterministic=True), model.revision) == (before, revision)
 
