@@ -8,6 +8,7 @@ subgraphs too. Where an operator's schema did not change, nothing is asked.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from deburr.ir.errors import DeburrError
@@ -52,6 +53,7 @@ def raise_opset(model: Model, minimum: int) -> None:
     infer(model)
 
 
+@cache
 def _changed(op: str, start: int, target: int) -> bool:
     """Whether an operator's schema differs between two opsets."""
     import onnx
