@@ -36,7 +36,8 @@ class Remark:
     hint: str = ""
 
     def __str__(self) -> str:
-        return f"{self.pass_name}: {self.where}: {self.reason}" + (f" ({self.hint})" if self.hint else "")
+        text = ": ".join(filter(None, (self.pass_name, self.where, self.reason)))
+        return f"{text} ({self.hint})" if self.hint else text
 
 
 def _no_progress(items: Iterable[Any], total: int, description: str) -> Iterator[Any]:

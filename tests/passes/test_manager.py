@@ -168,7 +168,7 @@ def test_a_fixed_point_that_is_not_reached_says_so():
     context = Context(model(RELUS))
     manager.run(Pipeline((Fixpoint(Pipeline((Restless(),)), 3),)), context)
     assert [str(remark) for remark in context.remarks] == [
-        ": fixpoint<3>(restless): it still changes something after 3 rounds (give a higher limit)"
+        "fixpoint<3>(restless): it still changes something after 3 rounds (give a higher limit)"
     ]
 
 
