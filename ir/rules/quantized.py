@@ -82,7 +82,8 @@ def _bias(node: Node, bias: Node, data: Array | None, weight: Array | None) -> I
         yield Violation(f"its int32 bias has {given.size} scales, its weight has {wanted.size}", node, bias.input(1))
     elif not np.allclose(given, wanted, rtol=BIAS_TOLERANCE, atol=0):
         given, wanted = np.broadcast_arrays(given, wanted)
-        worst = int(np.argmax(np.abs(given / wanted - 1)))
+        with np.errstate(divide="ignore", invalid="ignore"):  # a scale of 0 breaks V301 as well
+            worst = int(np.argmax(np.abs(given / wanted - 1)))
         message = f"the scale of its int32 bias is {given[worst]:.6g}, input times weight gives {wanted[worst]:.6g}"
         yield Violation(message, node, bias.input(1))
 
