@@ -71,6 +71,7 @@ def optimize(
     if remarks is not None:
         context.remarks = remarks
     manager.run(parsed, context, instruments)
+    _note_pipeline(context.model, parsed)
     return context.model
 
 
@@ -89,7 +90,7 @@ def compile(  # noqa: A001
     :param target: one of `deburr targets`.
     :param threads: how many the program uses unless `open` says otherwise; None for all cores of the target.
     :param tune: seconds to search for faster kernels. This version has hand-written schedules only: anything but 0 is refused.
-    :param settings: passed on to `deburr.targets.compile.compile` (time_limit_s, progress).
+    :param settings: what `deburr.targets.compile` takes besides: batch, symbols, time_limit_s, check, data, progress.
     :raises DeburrError: E4xx.
     """
     from deburr.targets.compile import compile as lower
@@ -146,6 +147,12 @@ def refuse_tuning(seconds: float) -> None:
             "E901", "this version does not tune", where=f"--tune {seconds:g}",
             why="every kernel uses its hand-written schedule", hint="leave --tune and --records out",
         )  # fmt: skip
+
+
+def _note_pipeline(model: Model, pipeline: Pipeline) -> None:
+    """Let the file say what was done to it; a bundle's manifest hands it on."""
+    done = [model.metadata.get("deburr.pipeline", ""), str(pipeline.expanded())]
+    model.metadata["deburr.pipeline"] = ",".join(filter(None, done))
 
 
 def _copy(model: Model) -> Model:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from deburr.ir.errors import DeburrError
-from deburr.ir.types import Array, TensorType
+from deburr.ir.types import Array, DType, TensorType
 
 if TYPE_CHECKING:
     from deburr.ir.model import Model
@@ -106,6 +106,15 @@ def run_samples(runner: Runner, inputs: Mapping[str, Array], batch: int = BATCH)
     return {name: np.concatenate(parts) for name, parts in collected.items()}
 
 
+def _numpy(dtype: DType) -> np.dtype[np.generic]:
+    """`DType.numpy` asks ONNX, which running a bundle does without: where numpy has a type of that name, it is meant."""
+    name = {"float": "float32", "double": "float64"}.get(str(dtype), str(dtype))
+    try:
+        return np.dtype(name)
+    except TypeError:
+        return dtype.numpy
+
+
 def check_inputs(expected: Mapping[str, TensorType], inputs: Mapping[str, Array]) -> int:
     """Number of samples in `inputs`, which must fit the names, dtypes and shapes that the program expects."""
     for name in (*expected, *inputs):
@@ -121,7 +130,7 @@ def check_inputs(expected: Mapping[str, TensorType], inputs: Mapping[str, Array]
             len(shape) == array.ndim
             and all(not isinstance(dim, int) or dim == size for dim, size in zip(shape[1:], array.shape[1:], strict=True))
         )
-        if not fits or array.dtype != tensor.dtype.numpy:
+        if not fits or array.dtype != _numpy(tensor.dtype):
             raise DeburrError(
                 "E303", "shape or dtype does not fit", where=f"input {name!r}",
                 why=f"the program takes {tensor}, the array is {array.dtype}{list(array.shape)}",

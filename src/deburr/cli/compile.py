@@ -23,6 +23,13 @@ def compile_model(
     records: Annotated[
         Path | None, typer.Option("--records", metavar="FILE", help="What a search found (not in this version).")
     ] = None,
+    batch: Annotated[
+        int, typer.Option("--batch", metavar="N", min=1, help="Samples per run, where the model leaves it open.")
+    ] = 1,
+    dims: Annotated[
+        list[str] | None, typer.Option("--dim", metavar="SYMBOL=N", help="Size of another axis that the model leaves open.")
+    ] = None,
+    time_limit: Annotated[float, typer.Option("--time-limit", metavar="SECONDS", min=1, help="Give the build up after.")] = 600,
     seed: Seed = 0,
     json: Json = None,
 ) -> None:
@@ -39,8 +46,23 @@ def compile_model(
         )
     output.require_writable(out, json)
     with output.timed(f"compiled for {target}"):
-        bundle = api.compile(model, out, target=target, threads=threads, tune=tune, seed=seed, progress=output.progress)
+        bundle = api.compile(
+            model, out, target=target, threads=threads, tune=tune, seed=seed, progress=output.progress,
+            batch=batch, symbols=_sizes(dims or []), time_limit_s=time_limit,
+        )  # fmt: skip
     document = {"bundle": str(out), "bytes": folder_bytes(out), "manifest": bundle.manifest}
     if not output.quiet(json):
         output.put(f"{out}  {document['bytes']} bytes")
     output.write_json(document, json)
+
+
+def _sizes(dims: list[str]) -> dict[str, int]:
+    from deburr.ir.errors import DeburrError
+
+    sizes = {}
+    for text in dims:
+        symbol, _, size = text.partition("=")
+        if not symbol or not size.isdecimal() or int(size) < 1:
+            raise DeburrError("E901", "not a size", where=f"--dim {text}", hint="write SYMBOL=NUMBER")
+        sizes[symbol] = int(size)
+    return sizes
