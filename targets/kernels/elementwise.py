@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from deburr.targets.kernels import epilogue, layout
 from deburr.targets.kernels.conv2d import Definition
+from deburr.targets.kernels.workload import Requantize
 
 if TYPE_CHECKING:
     from deburr.targets.kernels.workload import Add, ChangeLayout, Dequantize, Quantize
@@ -36,13 +37,12 @@ def quantize(workload: Quantize) -> Definition:
 
     w = workload
     data = te.placeholder((w.batch, w.channels, w.height, w.width), "float32", name="data")
-    inverse_scale = tirx.const(w.inverse_scale, "float32")
+    inverse_scale, how = tirx.const(w.inverse_scale, "float32"), Requantize(w.zero_point)
     shape = (w.batch, layout.blocks(w.channels, w.block), w.height, w.width, w.block)
 
     def element(n: Expression, i: Expression, y: Expression, x: Expression, c: Expression) -> Expression:
-        scaled = tirx.nearbyint(data[n, i * w.block + c, y, x] * inverse_scale)
-        quantized = (epilogue.clamp(scaled, -w.zero_point, 255 - w.zero_point).astype("int32") + w.zero_point).astype("uint8")
-        return _within(w.channels, w.block, (i, c), quantized, "uint8")
+        scaled = data[n, i * w.block + c, y, x] * inverse_scale
+        return _within(w.channels, w.block, (i, c), epilogue.quantize(scaled, how).astype("uint8"), "uint8")
 
     return Definition((data, te.compute(shape, element, name="output")))
 

@@ -1,7 +1,7 @@
 """What happens to an accumulator before it is stored, as expressions: requantization, residual sums, clamps.
 
-Only operations whose result every target agrees on to the bit are used for integers: one float32 multiplication, ``nearbyint``
-(half to even), and int32 arithmetic. No sum of float products appears, so fused multiply-add cannot change a bit.
+Only operations whose result every target agrees on to the bit are used for integers: one float32 multiplication, rounding half
+to even, and int32 arithmetic. No sum of float products appears, so fused multiply-add cannot change a bit.
 """
 
 from __future__ import annotations
@@ -16,14 +16,21 @@ if TYPE_CHECKING:
 
 
 def requantize(accumulator: Expression, multiplier: Expression, how: Requantize) -> Expression:
-    """int32 accumulator -> int32 in [low, high].
+    """int32 accumulator -> int32 in [low, high]."""
+    return quantize(accumulator.astype("float32") * multiplier, how)
 
-    The clamp stands before the conversion to int32, where it means the same and keeps a huge product from overflowing.
+
+def quantize(scaled: Expression, how: Requantize) -> Expression:
+    """float32 -> int32 in [low, high], the zero point added.
+
+    The clamp stands before the rounding, where it means the same (its bounds are integers) and keeps a huge product from
+    overflowing. ``llvm.lrint`` rounds half to even and converts in one instruction, where ``nearbyint`` and a cast take two or
+    three: up to a quarter of a 1x1 convolution's time.
     """
     from tvm import tirx
 
-    scaled = tirx.nearbyint(accumulator.astype("float32") * multiplier)
-    return clamp(scaled, how.low - how.zero_point, how.high - how.zero_point).astype("int32") + how.zero_point
+    clamped = clamp(scaled, how.low - how.zero_point, how.high - how.zero_point)
+    return tirx.call_llvm_pure_intrin("int32", "llvm.lrint", clamped) + how.zero_point
 
 
 def fixed_point_add(a: Expression, b: Expression, how: FixedPointAdd) -> Expression:
