@@ -58,8 +58,10 @@ def worst_step(proto, target="x86-64-v4-vnni"):
     return worst, len(names)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("signed", [False, True], ids=["u8", "s8"])
+SIGNED = ("projected", "concat", "flatten")  # s8 differs at the borders only: three models show it
+
+
+@pytest.mark.parametrize(("name", "signed"), [*((name, False) for name in MODELS), *((name, True) for name in SIGNED)])
 def test_every_quantized_tensor_is_within_one_of_onnx_runtime(name, signed):
     proto = quantized(MODELS[name](), signed=signed)
     worst, count = worst_step(proto)
