@@ -47,18 +47,24 @@ def load_samples(path: str | Path, graph: Graph) -> Samples:
     :raises DeburrError: E301 unreadable (pickled arrays are refused), E302 missing or unknown names, E303 shape or dtype,
         E304 NaN or infinity, E305 no samples.
     """
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one array without a name")
-        with archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-        raise DeburrError(
-            "E301", "cannot read the data", where=str(path), why=str(error), hint="give an .npz written by numpy.savez"
-        ) from error
+    arrays = read_arrays(path)
     labels = arrays.pop("labels", None) if not any(value.name == "labels" for value in graph.inputs) else None
     return check_samples(arrays, graph, labels=labels, source=str(path))
+
+
+def read_arrays(path: str | Path) -> dict[str, Array]:
+    """The arrays of an .npz.
+
+    :raises DeburrError: E301 unreadable (pickled arrays are refused).
+    """
+    try:
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise DeburrError(
+            "E301", "cannot read the data", where=str(path), why=why, hint="give an .npz written by numpy.savez"
+        ) from error
 
 
 def check_samples(arrays: Mapping[str, Array], graph: Graph, *, labels: Array | None = None, source: str = "memory") -> Samples:
