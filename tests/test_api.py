@@ -121,13 +121,13 @@ def test_batches_do_not_change_results(path: Path) -> None:
         ({"z": np.zeros(1)}, "error[E302]: no data for the input 'x', inputs: it takes x; name an array after each"),
         (
             {"x": np.zeros((2, 5), np.float32)},
-            "error[E303]: shape or dtype does not fit, input 'x': the program takes float[batch, 16], "
+            "error[E303]: shape or dtype does not fit, inputs, array 'x': the program takes float[batch, 16], "
             "the array is float32[2, 5]; "
             "put the samples on the first axis",
         ),
         (
             {"x": np.zeros((2, 16))},
-            "error[E303]: shape or dtype does not fit, input 'x': the program takes float[batch, 16], "
+            "error[E303]: shape or dtype does not fit, inputs, array 'x': the program takes float[batch, 16], "
             "the array is float64[2, 16]; "
             "put the samples on the first axis",
         ),

@@ -1,4 +1,4 @@
-"""Arrays by name in .npz files."""
+"""Arrays by name into .npz files; `deburr.ir.samples` reads them."""
 
 from __future__ import annotations
 
@@ -8,24 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array
 
 _NO_TIME = (1980, 1, 1, 0, 0, 0)  # the same arrays give the same bytes
-
-
-def read_arrays(path: str | Path) -> dict[str, Array]:
-    """The arrays of an .npz; pickled ones are refused.
-
-    :raises DeburrError: E301.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-        raise DeburrError(
-            "E301", "cannot read the data", where=str(path), why=str(error), hint="give an .npz written by numpy.savez"
-        ) from error
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:

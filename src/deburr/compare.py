@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deburr.arrays import read_arrays
 from deburr.ir.errors import DeburrError
+from deburr.ir.samples import read_arrays
 from deburr.ir.types import Array
 from deburr.runner import Runner, open_runner, run_samples
 
@@ -71,7 +71,7 @@ def compare(
     """
     inputs, labels, source = _read(data)
     runners = [open_runner(program, threads=threads) for program in (reference, candidate)]
-    wanted, got = (run_samples(runner, _without_labels(runner, inputs)) for runner in runners)
+    wanted, got = (run_samples(runner, _without_labels(runner, inputs), source=source) for runner in runners)
     if not set(wanted) & set(got):
         raise DeburrError(
             "E302", "no output in common", where=_name(candidate),

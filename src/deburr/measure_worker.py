@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from deburr.arrays import read_arrays
 from deburr.ir.errors import DeburrError
+from deburr.ir.samples import read_arrays
 from deburr.ir.types import Array, DType, TensorType
 
 

@@ -86,12 +86,12 @@ def batch_size(inputs: Mapping[str, TensorType]) -> int | None:
     return fixed[0] if len(fixed) == 1 else None
 
 
-def run_samples(runner: Runner, inputs: Mapping[str, Array], batch: int = BATCH) -> dict[str, Array]:
+def run_samples(runner: Runner, inputs: Mapping[str, Array], batch: int = BATCH, source: str = "inputs") -> dict[str, Array]:
     """Outputs for all samples, in batches of the program's own size; a last batch is filled up and its surplus dropped.
 
     :raises DeburrError: E302 for a missing or unknown name, E303 for a wrong shape, E305 for no samples.
     """
-    count = check_inputs(runner.inputs, inputs)
+    count = check_inputs(runner.inputs, inputs, source)
     fixed = batch_size(runner.inputs)
     size = fixed or min(batch, count)
     collected: dict[str, list[Array]] = {}
@@ -115,13 +115,13 @@ def _numpy(dtype: DType) -> np.dtype[np.generic]:
         return dtype.numpy
 
 
-def check_inputs(expected: Mapping[str, TensorType], inputs: Mapping[str, Array]) -> int:
+def check_inputs(expected: Mapping[str, TensorType], inputs: Mapping[str, Array], source: str = "inputs") -> int:
     """Number of samples in `inputs`, which must fit the names, dtypes and shapes that the program expects."""
     for name in (*expected, *inputs):
         if name not in inputs or name not in expected:
             what = f"no data for the input {name!r}" if name in expected else f"the program has no input {name!r}"
             raise DeburrError(
-                "E302", what, where="inputs", why=f"it takes {', '.join(expected)}", hint="name an array after each"
+                "E302", what, where=source, why=f"it takes {', '.join(expected)}", hint="name an array after each"
             )
     for name, array in inputs.items():
         tensor = expected[name]
@@ -132,14 +132,14 @@ def check_inputs(expected: Mapping[str, TensorType], inputs: Mapping[str, Array]
         )
         if not fits or array.dtype != _numpy(tensor.dtype):
             raise DeburrError(
-                "E303", "shape or dtype does not fit", where=f"input {name!r}",
+                "E303", "shape or dtype does not fit", where=f"{source}, array {name!r}",
                 why=f"the program takes {tensor}, the array is {array.dtype}{list(array.shape)}",
                 hint="put the samples on the first axis",
             )  # fmt: skip
     counts = {name: len(array) if array.ndim else 0 for name, array in inputs.items()}
     if len(set(counts.values())) > 1:
-        raise DeburrError("E303", "the arrays hold different numbers of samples", where="inputs", why=str(counts))
+        raise DeburrError("E303", "the arrays hold different numbers of samples", where=source, why=str(counts))
     count = next(iter(counts.values()), 0)
     if count == 0:
-        raise DeburrError("E305", "no samples", where="inputs", why="the first axis is empty")
+        raise DeburrError("E305", "no samples", where=source, why="the first axis is empty")
     return count

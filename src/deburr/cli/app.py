@@ -76,7 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _report(error: Exception, arguments: list[str]) -> int:
     if not isinstance(error, DeburrError):
         error = _usage_error(error, arguments) if hasattr(error, "format_message") else _internal_error(error)
-    return _fail(str(error), error.exit_code)
+    excerpt = getattr(error, "excerpt", "")  # the line of a pipeline and a caret under the place
+    return _fail(str(error) + (f"\n{excerpt}" if excerpt else ""), error.exit_code)
 
 
 def _fail(line: str, status: int) -> int:

@@ -33,7 +33,7 @@ def bench(
 
     A process each, turns interleaved, the same threads and inputs for all. Inputs are random unless --data is given."""
     from deburr import measure
-    from deburr.arrays import read_arrays
+    from deburr.ir.samples import read_arrays
 
     output.require_writable(json)
     arrays = read_arrays(data) if data is not None else None

@@ -34,7 +34,10 @@ def inspect(
     if not output.quiet(json):
         for number, one in enumerate(tables):
             output.put(("\n" if number else "") + one.title)
-            output.table(one.columns, one.rows, left=one.left)
+            if one.rows:
+                output.table(one.columns, one.rows, left=one.left)
+            else:
+                output.put("none")
         if text:
             output.put("\n" + views.text(loaded))
     output.write_json({one.title: one.to_json() for one in tables} | ({"text": views.text(loaded)} if text else {}), json)

@@ -21,7 +21,7 @@ def run(
     threads: Threads = None,
 ) -> None:
     """Run a compiled model on every sample of a file."""
-    from deburr.arrays import read_arrays
+    from deburr.ir.samples import read_arrays
     from deburr.runner import open_runner, run_samples
 
     output.require_writable(out)
@@ -30,7 +30,7 @@ def run(
     if "labels" not in runner.inputs:
         inputs.pop("labels", None)
     with output.timed("ran"):
-        outputs = run_samples(runner, inputs)
+        outputs = run_samples(runner, inputs, source=str(given))
     _write(out, outputs)
     output.table(
         ["output", "shape", "dtype"], [(name, list(array.shape), array.dtype) for name, array in outputs.items()], left=3
