@@ -62,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         status = typer.main.get_command(app).main(kept, prog_name="deburr", standalone_mode=False)
         sys.stdout.flush()
+        if status == INTERRUPTED:  # how typer answers a KeyboardInterrupt
+            raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
