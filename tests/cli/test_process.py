@@ -19,10 +19,6 @@ SCRIPT = Path(sys.executable).with_name("deburr")
 COMMANDS = ("optimize", "compile", "run", "bench", "compare", "inspect", "passes", "targets", "doctor")
 
 
-def call(line: str) -> int:
-    return main(line.split())
-
-
 def test_help_answers_within_three_tenths_of_a_second() -> None:
     seconds = []
     for _ in range(5):  # the best of five: other processes share this machine
