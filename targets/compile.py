@@ -76,8 +76,10 @@ def compile(  # noqa: A001
     job = Job(lowered, dataclasses.asdict(target), linker, count, inputs, chosen.time_limit_s, _memory(chosen))
     with build(job) as result:
         next(steps)
-        if result.outputs is not None and inputs is not None:
-            compare(reference, inputs, result.outputs, result.log)
+        if inputs is not None and result.outputs is None:
+            remarks.append("the numbers were not checked: this CPU cannot run the program")
+        elif inputs is not None and result.outputs is not None:
+            remarks += filter(None, [compare(reference, inputs, result.outputs, result.log)])
         description = manifests.Manifest(
             format=manifests.FORMAT, versions=_versions(result.versions), target=_plain(target),
             instruction_sets=result.instruction_sets, threads=count, batch=chosen.batch if batched else 1, seed=seed,

@@ -89,6 +89,6 @@ def test_a_broken_plugin_is_named_and_stops_nothing(environment, tmp_path):
     assert deburr(both, tmp_path, "optimize", "in.onnx", "-o", "out.onnx", "-p", "clean").returncode == 0
     refused = deburr(both, tmp_path, "optimize", "in.onnx", "-o", "never.onnx", "-p", "clean,broken-pass")
     assert refused.returncode == 2
-    assert refused.stderr.strip().splitlines()[-1].startswith("error[E202]: the pass 'broken-pass' cannot be loaded")
+    assert refused.stderr.startswith("error[E202]: the pass 'broken-pass' cannot be loaded")
     assert "Traceback" not in refused.stderr
     assert not (tmp_path / "never.onnx").exists()

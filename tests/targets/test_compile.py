@@ -127,3 +127,13 @@ def test_the_model_given_is_not_changed(tmp_path):
     before = to_proto(model).SerializeToString()
     compiling.compile(model, tmp_path / "b", target=find(HOST), threads=1)
     assert to_proto(model).SerializeToString() == before
+
+
+def test_a_check_that_could_not_be_made_is_said(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise DeburrError("E108", "the model cannot be executed", why="no kernel for Relu")
+
+    monkeypatch.setattr("deburr.targets.check.Evaluator", refuse)
+    bundle = build(conv_chain(), tmp_path / "b")
+    expected = "the numbers were not checked: ONNX Runtime cannot run the model (no kernel for Relu)"
+    assert expected in bundle.manifest["remarks"]

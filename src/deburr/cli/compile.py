@@ -50,6 +50,8 @@ def compile_model(
             model, out, target=target, threads=threads, tune=tune, seed=seed, progress=output.progress,
             batch=batch, symbols=_sizes(dims or []), time_limit_s=time_limit,
         )  # fmt: skip
+    for remark in bundle.manifest["remarks"]:
+        output.say(f"remark: {remark}")
     document = {"bundle": str(out), "bytes": folder_bytes(out), "manifest": bundle.manifest}
     if not output.quiet(json):
         output.put(f"{out}  {document['bytes']} bytes")
