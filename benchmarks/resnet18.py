@@ -36,7 +36,7 @@ def quantize_with_onnxruntime(model: Path, out: Path, samples: np.ndarray) -> No
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = out.with_suffix(".prepared.onnx")
-    quant_pre_process(str(model), str(prepared))
+    quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)  # the symbolic one needs sympy
     quantize_static(
         str(prepared), str(out), Reader(samples), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
