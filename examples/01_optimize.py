@@ -9,7 +9,7 @@ here = Path(__file__).parent / "fashion_mnist"
 
 with tempfile.TemporaryDirectory() as folder:
     model = deburr.load(here / "model.onnx")
-    small = deburr.optimize(model, "prune-int8", data=here / "calibration.npz", seed=0)
+    small = deburr.optimize(model, "int8", data=here / "calibration.npz", seed=0)
     deburr.save(small, Path(folder) / "small.onnx")
 
     before, after = (path.stat().st_size for path in (here / "model.onnx", Path(folder) / "small.onnx"))
