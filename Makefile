@@ -20,10 +20,10 @@ test: $(VENV)/.developing ## ruff, mypy, every test that is not slow; among them
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pytest -n $(WORKERS) -m "not slow"
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.developing ## the slow tests alone
-	$(PY) -m pytest -n $(WORKERS) -m slow
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m slow
 
 bench: $(VENV)/.installed ## ResNet-18 at 224x224 against ONNX Runtime; report in build/bench
 	$(PY) benchmarks/resnet18.py --out build/bench
