@@ -107,6 +107,8 @@ def test_interrupting_gives_one_line_and_leaves_nothing(folder: Path) -> None:
     process = subprocess.Popen(
         [SCRIPT, "bench", "m.onnx", "--rounds", "100000", "--json", "j.json"],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell starts background jobs with interrupts ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not _children(process.pid) and time.monotonic() < deadline:
@@ -114,7 +116,11 @@ def test_interrupting_gives_one_line_and_leaves_nothing(folder: Path) -> None:
     time.sleep(1)
     workers = _children(process.pid)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    out, error = process.communicate(timeout=60)
+    try:
+        out, error = process.communicate(timeout=60)
+    finally:
+        for leftover in {process.pid, *workers} if process.poll() is None else ():
+            os.kill(leftover, signal.SIGKILL)
     assert (process.returncode, out, error) == (130, "", "interrupted\n")
     assert sorted(folder.rglob("*")) == before
     assert workers
