@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -73,11 +72,14 @@ def _tvm_with_llvm() -> str:
 
 
 def compiler() -> Finding:
-    """The compiler that links a bundle's library, looked for as TVM does."""
-    names = (os.environ.get("CXX"), "g++", "gcc", "clang++", "clang", "c++", "cc")
-    found = next((path for name in names if name and (path := shutil.which(name))), None)
-    if found is None:
-        return Finding("C compiler", "none: install gcc or clang", present=False)
+    """The compiler that links a bundle's library, found as `deburr compile` finds it."""
+    from deburr.ir.errors import DeburrError
+    from deburr.targets.compile import find_linker
+
+    try:
+        found = find_linker()
+    except DeburrError as error:
+        return Finding("C compiler", f"none: {error.hint}", present=False)
     command = [found, "--version"]
     lines = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout.splitlines()  # noqa: S603
     return Finding("C compiler", found + (f" ({lines[0]})" if lines else ""))

@@ -129,7 +129,7 @@ def test_doctor_is_content_here(capfd: pytest.CaptureFixture[str]) -> None:
 def test_doctor_fails_without_a_compiler(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert call("doctor") == 1
-    assert re.search(r"^MISSING +C compiler +none: install gcc or clang$", capfd.readouterr().out, re.M)
+    assert re.search(r"^MISSING +C compiler +none: apt-get install gcc$", capfd.readouterr().out, re.M)
 
 
 def test_doctor_compares_versions_with_the_pins(monkeypatch: pytest.MonkeyPatch) -> None:
