@@ -35,7 +35,7 @@ def quantize(scaled: Expression, how: Requantize) -> Expression:
 
 def fixed_point_add(a: Expression, b: Expression, how: FixedPointAdd) -> Expression:
     """Two int32 that hold u8 values -> int32 in [low, high]; the constants are folded into one."""
-    constant = (1 << (how.shift - 1)) - how.a_zero * how.a_multiplier - how.b_zero * how.b_multiplier
+    constant = (1 << (how.shift - 1)) + how.offset - how.a_zero * how.a_multiplier - how.b_zero * how.b_multiplier
     total = a * how.a_multiplier + b * how.b_multiplier + constant
     return clamp((total >> how.shift) + how.zero_point, how.low, how.high)
 

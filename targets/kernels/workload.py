@@ -19,19 +19,20 @@ class Requantize:
 
 @dataclass(frozen=True, slots=True)
 class FixedPointAdd:
-    """u8 + u8 -> u8, with ``half = 1 << (shift - 1)``.
+    """u8 + u8 -> u8, with ``half = (1 << (shift - 1)) + offset``.
 
     ``clamp((((a - a_zero) * a_multiplier + (b - b_zero) * b_multiplier + half) >> shift) + zero_point, low, high)``
     """
 
     a_zero: int
-    a_multiplier: int  # round(scale_a / scale_out * 2**shift), below 2**21
+    a_multiplier: int  # about scale_a / scale_out * 2**shift; 255 times both is at most 2**31 - 2**22
     b_zero: int
     b_multiplier: int
     shift: int
     zero_point: int
     low: int = 0
     high: int = 255
+    offset: int = 0  # decides near ties: small against the half
 
 
 @dataclass(frozen=True, slots=True)

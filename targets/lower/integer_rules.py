@@ -1,11 +1,12 @@
 """One rule per operator: from `Dequantize`d operands to an integer operator, or the reason why not.
 
-`multiplier` and the fixed-point factors are rounded once, from float64: see the integer arithmetic in kernels/workload.py.
+Multipliers of convolutions and factors of sums are chosen so that the integers are those of ONNX Runtime's integer kernels;
+other factors are rounded once, from float64: see the integer arithmetic in kernels/workload.py.
 """
 
 from __future__ import annotations
 
-import math
+from dataclasses import astuple
 
 import numpy as np
 
@@ -17,9 +18,8 @@ from deburr.targets.kernels.pack import fold_zero_point
 from deburr.targets.lower import dialect, lookup
 from deburr.targets.lower.borders import ChannelScale, Scale, quantized_weight, scale_of
 from deburr.targets.lower.epilogue import Output
+from deburr.targets.lower.fixed_point import fit
 from deburr.targets.lower.windows import Window, average_window, convolution_window
-
-FACTOR_BITS = 21  # fixed-point factors stay below 2**21, so that two products of 9 bits more and the half fit int32
 
 
 def conv(node: Node, out: Output) -> Value | str:
@@ -60,21 +60,11 @@ def add(node: Node, out: Output) -> Value | str:
         return "an operand is not quantized"
     if node.input(0).static_shape != node.input(1).static_shape or dialect.image_of(node.input(0)) is None:
         return "its operands have two shapes"
-    attributes = {"add": fixed_point(a, b, out)}
+    attributes = {"add": astuple(fit(a, b, out.scale, out.bounds.quantized(out.scale)))}
     operands = [_integers(node.input(0)), _integers(node.input(1))]
     return dialect.build(
         "Add", operands, dialect.with_dtype(out.value, DType.UINT8), attributes, like=node, name=out.value.name
     )
-
-
-def fixed_point(a: Scale, b: Scale, out: Output) -> tuple[int, ...]:
-    """The fields of `workload.FixedPointAdd`, with the largest shift that keeps both factors below 2**21."""
-    assert out.scale is not None
-    ratios = a.scale / out.scale.scale, b.scale / out.scale.scale
-    shift = min(max(math.floor(math.log2((2**FACTOR_BITS - 1) / max(ratios))), 1), 30)
-    factors = [min(round(ratio * 2**shift), 2**FACTOR_BITS - 1) for ratio in ratios]
-    low, high = out.bounds.quantized(out.scale)
-    return (a.zero_point, factors[0], b.zero_point, factors[1], shift, out.scale.zero_point, low, high)
 
 
 def average_pool(node: Node, out: Output) -> Value | str:
@@ -122,7 +112,7 @@ def _convolution(node: Node, out: Output, weight: ChannelScale, window: Window, 
         integers,
         dialect.constant(graph, kernel, f"{stem}.weight"),
         dialect.constant(graph, bias.astype(np.int32), f"{stem}.bias"),
-        dialect.constant(graph, (steps / np.float64(out.real_scale)).astype(np.float32), f"{stem}.multiplier"),
+        dialect.constant(graph, _multiplier(scale, weight, out), f"{stem}.multiplier"),
     ]
     attributes = {
         "kernel": tuple(kernel.shape[2:]), "strides": window.strides, "pads": window.pads, "dilations": window.dilations,
@@ -130,6 +120,16 @@ def _convolution(node: Node, out: Output, weight: ChannelScale, window: Window, 
     }  # fmt: skip
     made = dialect.with_dtype(out.value, DType.FLOAT if out.scale is None else DType.UINT8)
     return dialect.build("Conv2d", operands, made, attributes, like=node, name=out.value.name)
+
+
+def _multiplier(data: Scale, weight: ChannelScale, out: Output) -> Array:
+    """From accumulator to output steps, float32 [channels]: a product and a quotient in float32, as ONNX Runtime's QLinearConv.
+
+    One rounding instead of two would be nearer to the real quotient by 2**-24 of it, and now and then decide a tie otherwise.
+    """
+    products = np.float32(data.scale) * weight.scale.astype(np.float32)
+    multiplier: Array = np.broadcast_to(products / out.real_scale, (len(weight.integers),))
+    return multiplier
 
 
 def _bias(node: Node, steps: Array) -> Array | None:

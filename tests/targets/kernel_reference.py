@@ -73,7 +73,7 @@ def requantize(accumulator, multiplier, how):
 def fixed_point_add(a, b, how):
     """`FixedPointAdd` in numpy, in int64."""
     a, b = a.astype(np.int64) - how.a_zero, b.astype(np.int64) - how.b_zero
-    total = a * how.a_multiplier + b * how.b_multiplier + (1 << (how.shift - 1))
+    total = a * how.a_multiplier + b * how.b_multiplier + (1 << (how.shift - 1)) + how.offset
     return np.clip((total >> how.shift) + how.zero_point, how.low, how.high)
 
 

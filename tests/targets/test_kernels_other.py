@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from kernel_reference import TARGETS, execute, fixed_point_add, requantize
 
@@ -17,6 +17,7 @@ from deburr.targets.kernels.workload import (
     Quantize,
     Requantize,
 )
+from deburr.targets.lower.fixed_point import LARGEST
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 ISAS = pytest.mark.parametrize("isa", list(TARGETS))
@@ -83,15 +84,18 @@ def test_pools(isa, data):
     st.builds(
         FixedPointAdd,
         a_zero=st.integers(0, 255),
-        a_multiplier=st.integers(-(2**21) + 1, 2**21 - 1),
+        a_multiplier=st.integers(0, LARGEST // 255),
         b_zero=st.integers(0, 255),
-        b_multiplier=st.integers(-(2**21) + 1, 2**21 - 1),
+        b_multiplier=st.integers(0, LARGEST // 255),
         shift=st.integers(1, 22),
         zero_point=st.integers(0, 255),
         low=st.sampled_from([0, 9]),
         high=st.sampled_from([255, 201]),
-    )
+        offset=st.integers(-240, 240),
+    ).filter(lambda how: 255 * (how.a_multiplier + how.b_multiplier) <= LARGEST)
 )
+@example(FixedPointAdd(0, LARGEST // 255, 255, 0, 22, 0, offset=240))
+@example(FixedPointAdd(255, LARGEST // 510, 255, LARGEST // 510, 22, 0, offset=-240))
 def test_fixed_point_sums_of_every_pair(isa, how):
     """All 65,536 pairs of u8, with multipliers up to the contract's limit: nothing wraps."""
     a, b = (grid.astype(np.uint8).reshape(1, 4, 32, 64, 8) for grid in np.meshgrid(np.arange(256), np.arange(256)))
