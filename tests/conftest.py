@@ -1,11 +1,20 @@
-"""Makes `from models import ...` (tests/models.py) work in every test, whatever folder it stands in; golden files."""
+"""Makes `from models import ...` (tests/models.py) work in every test, whatever folder it stands in; golden files.
 
+Property tests try the same examples in every CI run, so that a change is judged by what it changed; new ones everywhere else.
+"""
+
+import os
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "explore")
 
 
 def pytest_addoption(parser):

@@ -17,7 +17,7 @@ _PATTERN = re.compile(
       |(?P<hex>hex"[0-9a-f]*")
       |(?P<string>{_QUOTED})
       |(?P<hash>sha256:[0-9a-f]+)
-      |(?P<float>-?(?:\d+\.\d*(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+|(?:inf|nan)(?![A-Za-z0-9_.])))
+      |(?P<float>-?(?:\d+\.\d*(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+|(?:inf|nan(?::[0-9a-f]{{8}})?)(?![A-Za-z0-9_.])))
       |(?P<int>-?\d+)
       |(?P<word>{WORD})
       |(?P<sign>\.\.\.|::|[()\[\]{{}}<>=,:?@])""",

@@ -12,6 +12,7 @@ VALUE = r"(?:[A-Za-z0-9_./$-]|::)+"  # a single colon would swallow the one befo
 
 _WORD = re.compile(WORD)
 _VALUE = re.compile(VALUE)
+_PLAIN_NAN = 0x7FC00000
 
 
 def quoted(text: str) -> str:
@@ -37,6 +38,17 @@ def string(text: str | bytes) -> str:
 
 
 def float32(number: float) -> str:
-    """The shortest decimal that reads back as the same float32: ONNX attributes hold no more than that."""
+    """The shortest decimal that reads back as the same float32: ONNX attributes hold no more than that.
+
+    A NaN that has a sign or carries a message is written with its bits, `nan:ffc00000`.
+    """
     with np.errstate(over="ignore"):
-        return str(np.float32(number))
+        single = np.float32(number)
+    bits = int(single.view(np.uint32))
+    return f"nan:{bits:08x}" if np.isnan(single) and bits != _PLAIN_NAN else str(single)
+
+
+def float32_of(text: str) -> float:
+    """What `float32` wrote."""
+    _, _, bits = text.partition(":")
+    return float(np.uint32(int(bits, 16)).view(np.float32)) if bits else float(np.float32(text))

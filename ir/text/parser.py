@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
-
 from deburr.ir.attributes import Attribute, AttributeKind, AttributeReference
 from deburr.ir.constants import Constant
 from deburr.ir.graph import Graph
 from deburr.ir.model import Function, Model
 from deburr.ir.text.lexer import Lexer
 from deburr.ir.text.literals import parse_qparams, parse_tensor, parse_type
+from deburr.ir.text.names import float32_of
 from deburr.ir.types import TensorType
 from deburr.ir.value import Value
 
@@ -260,7 +259,7 @@ class _Parser:
         if token.kind == "int":
             return AttributeKind.INT, lexer.integer()
         if token.kind == "float":
-            return AttributeKind.FLOAT, float(np.float32(lexer.next().text))
+            return AttributeKind.FLOAT, float32_of(lexer.next().text)
         if token.kind in ("string", "hex"):
             return AttributeKind.STRING, lexer.string_or_bytes()
         if lexer.accept("graph"):

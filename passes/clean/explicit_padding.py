@@ -62,6 +62,8 @@ def _rewrite(node: Node) -> str:
         totals = [total for total in found if total is not None]
     if min(totals) < 0 and node.op == "ConvTranspose":
         return "its stride is larger than its kernel"
+    if min(totals) < 0 and node.op in ("AveragePool", "LpPool"):  # ONNX Runtime crops what no window needs, at both ends
+        return "where its stride skips elements, the specification and ONNX Runtime disagree about the first window"
     if node.get("ceil_mode", 0) and not _covers(axes, totals):
         return "with ceil_mode, the specification and ONNX Runtime disagree about the size of its output"
     totals = [max(total, 0) for total in totals]

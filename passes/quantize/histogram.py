@@ -11,6 +11,7 @@ from deburr.ir.types import Array
 
 BINS = 4096
 _CHUNK = 1 << 18  # elements that are binned at once: what lies between stays in the cache
+FINEST = -1022  # the smallest exponent: its reciprocal is still a float64; all that a stream of zeros needs
 _MANTISSA = 52  # bin numbers stay below 2**52, so that float64 holds them exactly
 
 
@@ -24,7 +25,7 @@ class Histogram:
 
     def __init__(self) -> None:
         self.counts: npt.NDArray[np.int64] = np.zeros(BINS, np.int64)
-        self.first, self.exponent = 0, -1074
+        self.first, self.exponent = 0, FINEST
         self.low, self.high = math.inf, -math.inf  # the exact extremes
         self.total = 0
 
@@ -96,7 +97,7 @@ def _bin(x: float, exponent: int) -> int:
 
 def _narrowest(low: float, high: float) -> int:
     """The smallest exponent at which bin numbers are exact and not wastefully far from what the range needs."""
-    magnitude = max(abs(low), abs(high))
-    exact = math.frexp(magnitude)[1] - _MANTISSA
-    span = high - low
-    return max(exact, math.frexp(span / BINS)[1] - 1) if span else exact
+    magnitude, span = max(abs(low), abs(high)), high - low
+    exact = math.frexp(magnitude)[1] - _MANTISSA if magnitude else FINEST
+    fitting = math.frexp(span / BINS)[1] - 1 if span else FINEST
+    return max(FINEST, exact, fitting)

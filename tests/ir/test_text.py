@@ -269,6 +269,20 @@ def test_constants_are_written_exactly(array, expected):
     assert printed_constant(array) == expected
 
 
+@pytest.mark.parametrize(
+    ("bits", "expected"),
+    [(0x7FC00000, "nan"), (0xFFC00000, "nan:ffc00000"), (0x7FC00001, "nan:7fc00001"), (0xFF800000, "-inf")],
+)
+def test_float_attributes_keep_the_bits_of_nan(bits, expected):
+    graph = Graph()
+    number = float(np.uint32(bits).view(np.float32))
+    graph.add_node("Op", [], [], {"a": number, "b": [number, 1.0]})
+    printed = text.print_graph(graph)
+    assert f"{{a={expected}, b=[{expected}, 1.0]}}" in printed
+    (node,) = text.parse_model(printed).graph.nodes
+    assert [np.float32(item).view(np.uint32) for item in (node.get("a"), node.get("b")[0])] == [bits, bits]
+
+
 def test_large_constants_are_named_by_their_hash():
     weight = np.arange(9, dtype=np.float32)
     key = Constant.of(weight).digest[:16]

@@ -1,5 +1,6 @@
 import numpy as np
 import onnx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -87,6 +88,18 @@ def test_a_dilated_window():
         "input %x: float[1, 1, 5, 5]\n %y: float[1, 1, 5, 5] = MaxPool(%x)"
         ' {auto_pad="SAME_UPPER", dilations=[2, 1], kernel_shape=[2, 2]}\n return %y',
         "explicit-padding: MaxPool -> y: of a dilated window, the specification and ONNX Runtime disagree about the padding",
+    )
+
+
+@pytest.mark.parametrize("op", ["AveragePool", "LpPool"])
+def test_a_stride_that_skips_elements(op):
+    """ONNX Runtime's windows start at element 1 here, the specification's at element 0."""
+    unchanged(
+        PASS,
+        f"input %x: float[1, 1, 9, 9]\n %y: float[1, 1, 9, 3] = {op}(%x)"
+        ' {auto_pad="SAME_UPPER", kernel_shape=[1, 1], strides=[1, 3]}\n return %y',
+        f"explicit-padding: {op} -> y: "
+        "where its stride skips elements, the specification and ONNX Runtime disagree about the first window",
     )
 
 
