@@ -76,10 +76,12 @@ def _load() -> Any:
     """Load TVM's runtime: the library alone, since `import tvm` brings the compiler and takes a second more.
 
     The pool would count hyper-threads and take half of the cores; it makes as many workers as there are cores, once, and
-    `set_threads` says how many of them work. They are not bound to cores: two programs would fight for the first ones.
+    `set_threads` says how many of them work. They are not bound to cores: two programs would fight for the first ones. An idle
+    worker spins for about a millisecond, then sleeps; TVM's own hundred milliseconds take a core from whatever runs next.
     """
     os.environ.setdefault("TVM_NUM_THREADS", str(os.cpu_count() or 1))
     os.environ.setdefault("TVM_BIND_THREADS", "0")
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "3000")
     found = importlib.util.find_spec("tvm")
     if found is None or found.origin is None:
         raise DeburrError("E902", "TVM's runtime is missing", hint="pip install apache-tvm")
