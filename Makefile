@@ -6,7 +6,10 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow bench lint format clean
+.PHONY: help demo test test-slow bench lint format clean debian
+
+# What tests read from Debian: installed where that is allowed, else the tests that need it are skipped, and say so.
+DEBIAN := dataset-fashion-mnist
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,13 +19,13 @@ help: ## this list
 demo: $(VENV)/.installed ## compress and compile a real model, measure it, print a table; report in build/demo (under 10 minutes)
 	$(PY) examples/demo.py --out build/demo
 
-test: $(VENV)/.developing ## ruff, mypy, every test that is not slow; among them some against the built wheel in a new environment
+test: $(VENV)/.developing debian ## ruff, mypy, every test that is not slow; among them some against the built wheel in a new environment
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
-test-slow: $(VENV)/.developing ## the slow tests alone
+test-slow: $(VENV)/.developing debian ## the slow tests alone
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m slow
 
 bench: $(VENV)/.installed ## ResNet-18 at 224x224 against ONNX Runtime; report in build/bench
@@ -39,6 +42,11 @@ format: $(VENV)/.developing ## let ruff format the sources
 
 clean: ## take away what was built, and the environment
 	rm -rf build $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+debian:
+	@dpkg -s $(DEBIAN) >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && { apt-get install -qq --yes $(DEBIAN) || { apt-get update -qq && apt-get install -qq --yes $(DEBIAN); }; } >/dev/null 2>&1; } \
+	  || echo "not installed (needs root on Debian): $(DEBIAN); the tests that read it are skipped"
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("deburr needs Python 3.10 or later, $(PYTHON) is " + sys.version.split()[0]) if sys.version_info < (3, 10) else 0'
