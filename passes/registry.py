@@ -37,6 +37,7 @@ PASSES = {
     "compensate": "deburr.passes.prune.compensate:Compensate",
     "calibrate": "deburr.passes.quantize.calibrate:Calibrate",
     "scale-weights": "deburr.passes.quantize.scale_weights:ScaleWeights",
+    "round-weights": "deburr.passes.quantize.round_weights:RoundWeights",
     "correct-bias": "deburr.passes.quantize.correct_bias:CorrectBias",
     "insert-qdq": "deburr.passes.quantize.insert_qdq:InsertQdq",
     "quantize": "deburr.passes.quantize.quantize:Quantize",

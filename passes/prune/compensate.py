@@ -88,7 +88,7 @@ class Compensate(Pass):
             share = max(1, self.rows * len(now[0]) // len(data))
             chosen = np.sort(random.choice(x.shape[1], share, replace=False)) if share < x.shape[1] else slice(None)
             moments.add(x[:, chosen], y[:, chosen])
-        _store(layer, *moments.fit(layer.matrix(), self.damping))
+        store(layer, *moments.fit(layer.matrix(), self.damping))
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,8 @@ def _select(array: Array, kept: dict[int, Indices]) -> Array:
     return array
 
 
-def _store(layer: Layer, weight: Matrix, bias: Matrix) -> None:
+def store(layer: Layer, weight: Matrix, bias: Matrix) -> None:
+    """Give a layer other weights [groups, inputs, outputs] and another bias [groups, outputs] (MatMul has none)."""
     graph, node = layer.node.owner, layer.node
     graph.set_constant(layer.weight, layer.weights_of(weight))
     if node.op == "MatMul":

@@ -1,0 +1,122 @@
+"""Round weights so that the layer's output changes least, layer after layer, each on what the rounded layers before it give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from deburr.ir.errors import DeburrError
+from deburr.ir.graph import Graph
+from deburr.ir.model import Model
+from deburr.ir.node import Node
+from deburr.ir.samples import Samples
+from deburr.ir.types import Array, QParams
+from deburr.passes.core import Context, Pass
+from deburr.passes.prune.compensate import store
+from deburr.passes.prune.layers import Layer, Matrix, layer_of
+from deburr.passes.prune.prefix import capture_prefix, prefix
+from deburr.passes.prune.regression import Moments
+from deburr.passes.quantize.arithmetic import limits, round_trip
+from deburr.passes.quantize.dialects import Role, find_dialect
+from deburr.passes.quantize.placement import is_quantized, place
+from deburr.passes.quantize.second_order import round_matrix
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class RoundWeights(Pass):
+    """Choose each weight's integer by second-order error compensation on calibration data, in place of the nearest one.
+
+    A layer is first refitted to give, on its rounded inputs, what the float model gives there; then its weights are rounded
+    one input at a time, the others making up for the error (GPTQ, through im2col for convolutions); its bias takes the mean
+    error. Needs what `calibrate` and `scale-weights` noted. Layers whose weights lie on the grid already are left alone.
+
+    :param samples: how many of the calibration samples are looked at.
+    :param rows: output positions of a layer that are looked at, over all samples.
+    :param damping: relative to the mean variance of a layer's inputs.
+    """
+
+    name: ClassVar[str] = "round-weights"
+    main_graph_only: ClassVar[bool] = True
+    needs_data: ClassVar[bool] = True
+    tolerance: ClassVar[float | None] = None
+
+    samples: int = 64
+    rows: int = 65536
+    damping: float = 0.01
+    dialect: str = "ort"
+
+    def run(self, graph: Graph, context: Context) -> None:
+        """:raises DeburrError: E203 for an unknown dialect or an option out of its range, E206 without calibration data."""
+        dialect = find_dialect(self.dialect)
+        if self.samples < 1 or self.rows < 1 or self.damping < 0:
+            raise DeburrError("E203", "samples, rows or damping is out of range", where=f"pass {self}")
+        if context.data is None:
+            raise DeburrError("E206", "round-weights needs calibration data", hint="give --data FILE.npz")
+        if is_quantized(graph):
+            context.remark(graph.name, "the model is quantized already")
+            return
+        roles = place(graph, dialect).nodes
+        nodes = [node for node, role in roles.items() if role is Role.WEIGHTED and node.input(1).qparams is not None]
+        layers = [layer for node in nodes if (layer := _layer(node, context)) is not None]
+        original = prefix(context.model, [layer.node.output() for layer in layers]) if layers else context.model
+        if original is context.model and layers:
+            context.remark(graph.name, "it holds subgraphs: weights are rounded to the nearest")
+            return
+        data = context.data.take(self.samples)
+        for layer in context.progress(layers, len(layers), "rounding weights"):
+            self._round(layer, original, data, context)
+
+    def _round(self, layer: Layer, original: Model, data: Samples, context: Context) -> None:
+        node, scheme = layer.node, layer.weight.qparams
+        assert scheme is not None
+        moments = self._moments(layer, original, data, context)
+        if node.op == "MatMul":  # no bias takes a mean: errors count from zero
+            moments.x, moments.y = np.zeros_like(moments.x), np.zeros_like(moments.y)
+        fitted, _ = moments.fit(layer.matrix(), self.damping)
+        scale, (_, largest) = _scales(layer, scheme), limits(scheme.dtype)
+        rounded = round_matrix(fitted, moments.centered()[0], scale, largest, self.damping) * scale[:, None, :]
+        bias = (moments.y - (moments.x[:, None, :] @ rounded)[:, 0]) / moments.count
+        store(layer, rounded, bias)
+        if not np.array_equal(_on_grid(layer, scheme), np.asarray(layer.weight.array, np.float32)):
+            node.owner.set_constant(layer.weight, _on_grid(layer, scheme))
+
+    def _moments(self, layer: Layer, original: Model, data: Samples, context: Context) -> Moments:
+        """Of the layer's rounded inputs as they are now, and of its outputs in the float model."""
+        node, moments, random = layer.node, Moments(), context.random()
+        pairs = zip(
+            capture_prefix(context.model, [node.input(0)], data, BATCH),
+            capture_prefix(original, [original.graph.value(node.output().name)], data, BATCH),
+            strict=True,
+        )
+        scheme = node.input(0).qparams
+        for (now,), (before,) in pairs:
+            given = now if scheme is None else round_trip(np.asarray(now, np.float32), scheme)
+            x, y = layer.rows(given), layer.targets(before)
+            share = max(1, self.rows * len(now) // len(data))
+            chosen = np.sort(random.choice(x.shape[1], share, replace=False)) if share < x.shape[1] else slice(None)
+            moments.add(x[:, chosen], y[:, chosen])
+        return moments
+
+
+def _layer(node: Node, context: Context) -> Layer | None:
+    layer, scheme = layer_of(node), node.input(1).qparams
+    if isinstance(layer, str):
+        context.remark(node, f"its weights are rounded to the nearest: {layer}")
+        return None
+    assert scheme is not None
+    return None if np.array_equal(_on_grid(layer, scheme), np.asarray(layer.weight.array, np.float32)) else layer
+
+
+def _on_grid(layer: Layer, scheme: QParams) -> Array:
+    return round_trip(np.asarray(layer.weight.array, np.float32), scheme)
+
+
+def _scales(layer: Layer, scheme: QParams) -> Matrix:
+    """The step of each output, [groups, outputs]."""
+    outputs = layer.matrix().shape[2]
+    scale: Matrix = np.broadcast_to(scheme.scale.astype(np.float64).reshape(-1), (layer.groups * outputs,))
+    return scale.reshape(layer.groups, outputs)
