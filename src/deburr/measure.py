@@ -153,10 +153,17 @@ class _Worker:
             [sys.executable, "-m", "deburr.measure_worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment, text=True,
         )  # fmt: skip
-        self.ask("open", engine=self.candidate.engine, path=str(self.candidate.path), threads=self.threads)
+        try:
+            self.ask("open", engine=self.candidate.engine, path=str(self.candidate.path), threads=self.threads)
+        except BaseException:  # nobody would close what was never entered
+            self._close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self._process.kill()
         self._process.communicate()
         self._errors.close()
