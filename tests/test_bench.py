@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from models import conv_chain, perceptron
 
@@ -109,6 +110,13 @@ def test_a_candidate_that_dies_is_named(model: Path) -> None:
         with pytest.raises(deburr.DeburrError) as caught:
             worker.ask("run", calls=100_000_000)
     assert str(caught.value) == f"error[E504]: the process that was timed died, {model}: exit status -9"
+
+
+def test_a_candidate_that_does_not_open_leaves_no_process(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    with pytest.raises(deburr.DeburrError, match=r"error\[E108\]"):
+        bench(candidates([tmp_path / "m.onnx"]), threads=1, rounds=1)
+    assert not [child for child in psutil.Process().children() if "deburr.measure_worker" in child.cmdline()]
 
 
 def test_workers_use_the_threads_that_were_asked_for(bundle: Path) -> None:
