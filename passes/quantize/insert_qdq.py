@@ -9,6 +9,7 @@ import numpy as np
 
 from deburr.ir.graph import Graph
 from deburr.ir.node import Node
+from deburr.ir.opset import raise_opset
 from deburr.ir.types import DType, QParams
 from deburr.ir.value import Value
 from deburr.passes.core import Context, Pass
@@ -17,6 +18,8 @@ from deburr.passes.quantize.dialects import Dialect, Role, find_dialect
 from deburr.passes.quantize.emitter import Emitter
 from deburr.passes.quantize.placement import Placement, clamp_bounds, data_inputs, is_quantized, place
 from deburr.passes.quantize.weighted import bias_of, spread
+
+FOUR_BITS = 21  # the opset whose DequantizeLinear reads them
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,18 @@ class InsertQdq(Pass):
         if is_quantized(graph):
             context.remark(graph.name, "the model is quantized already")
             return
+        if context.model.opset < FOUR_BITS and any(_is_small(value) for value in graph.values):
+            raise_opset(context.model, FOUR_BITS)
         placement = place(graph, dialect)
         integer = _integer_nodes(placement, dialect)
         _explain(graph, placement, integer, dialect, context)
         _Inserter(graph, placement, integer, context).run()
         for value in graph.values:
             graph.set_qparams(value, None)
+
+
+def _is_small(value: Value) -> bool:
+    return value.qparams is not None and value.qparams.dtype.bits < 8
 
 
 def _integer_nodes(placement: Placement, dialect: Dialect) -> dict[Node, Role]:

@@ -60,6 +60,8 @@ def quantized_weight(value: Value) -> ChannelScale | None:
     zeros = np.zeros(1, np.int32) if zero is None else zero.array
     if integers is None or scale is None or zeros is None or scale.ndim > 1 or scale.dtype != np.float32:
         return None
+    if node.input(0).dtype is DType.INT4:  # kernels read bytes
+        integers, zeros = integers.astype(np.int8), zeros.astype(np.int8)
     if integers.dtype == np.uint8 and np.all(zeros == 128):
         integers, zeros = (integers.astype(np.int16) - 128).astype(np.int8), np.zeros(1, np.int32)
     if np.any(zeros != 0) or integers.dtype not in (np.int8, np.int32):

@@ -8,6 +8,11 @@ from onnx import TensorProto, helper
 from program import execute, integers, lowered, ops, plain, quantized
 
 from deburr.ir.evaluate import Evaluator
+from deburr.ir.onnx_reader import read
+from deburr.ir.onnx_writer import to_proto
+from deburr.ir.samples import Samples
+from deburr.passes import manager, pipeline
+from deburr.passes.core import Context
 
 TARGETS = ("x86-64-v4-vnni", "x86-64-v3", "x86-64-v2")
 
@@ -44,6 +49,14 @@ MODELS = {
 }  # fmt: skip
 
 
+def four_bits(proto):
+    """Quantized by deburr, with weights of 4 bits."""
+    model = read(proto)
+    context = Context(model, data=Samples(samples(proto, 40)))
+    manager.run(pipeline.parse("clean,calibrate,scale-weights{bits=4,smallest=1},insert-qdq"), context)
+    return to_proto(context.model)
+
+
 def worst_step(proto, target="x86-64-v4-vnni"):
     """The largest difference between our integers and ONNX Runtime's, over every quantized tensor, and how many there are."""
     original, model, _ = lowered(proto, target, fuse_sums=False)
@@ -67,6 +80,17 @@ def test_every_quantized_tensor_is_within_one_of_onnx_runtime(name, signed):
     worst, count = worst_step(proto)
     assert worst <= 1
     assert count >= 3
+
+
+def test_weights_of_4_bits_run_as_integers():
+    proto = four_bits(conv_chain())
+    assert any(tensor.data_type == TensorProto.INT4 for tensor in proto.graph.initializer)
+    original, model, _ = lowered(proto)
+    assert not {"Conv", "Gemm", "DequantizeLinear"} & set(ops(model))
+    data = samples(proto, 1)
+    expected = Evaluator(original).run(data)
+    for name, found in execute(model, data).items():
+        assert np.abs(found - expected[name]).max() <= 0.02 * np.abs(expected[name]).max()
 
 
 @pytest.mark.parametrize("name", ["projected", "depthwise", "concat", "average"])
