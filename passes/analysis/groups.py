@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -107,6 +107,7 @@ class Channels:
     groups: tuple[Group, ...]
     frozen: tuple[Frozen, ...]
     always: Mask  # which classes are frozen
+    lossy: dict[Node, str] = field(default_factory=dict)  # what computes something else once its channels go, and why
 
     @property
     def prunable(self) -> tuple[Group, ...]:

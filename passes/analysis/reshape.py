@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from deburr.ir.types import Dim, Shape
+from deburr.passes.analysis.box import loosen, settle
 from deburr.passes.analysis.classes import Ids
 from deburr.passes.analysis.walk import DeclineError, Walk
 
@@ -15,6 +16,8 @@ Run = tuple[range, list[int]]  # input axes that become output axes of these siz
 
 # Stand-ins for unknown sizes: primes, so that products only agree where the same unknowns were grouped.
 _PRIMES = (1_000_003, 1_000_033, 1_000_037, 1_000_039, 1_000_081, 1_000_099, 1_000_117, 1_000_121)
+
+_LARGE = 1 << 22  # elements of a class array that is not worth its memory
 
 
 def runs_of(dims: Shape, wanted: Sequence[int], *, allow_zero: bool = False) -> list[Run]:
@@ -37,8 +40,8 @@ def runs_of(dims: Shape, wanted: Sequence[int], *, allow_zero: bool = False) -> 
 def reshape_ids(walk: Walk, ids: Ids, dims: Shape, runs: Sequence[Run]) -> Ids:
     """The class array after the axes of `dims` were reshaped run by run.
 
-    Where one axis of channels is split into several, what comes out must lose whole slices: the classes are united along
-    all of them but the longest that varies.
+    Where one axis of channels is split into several, each element keeps its class: readers, or in the end `box.settle`, say
+    along which of them whole slices go. Only arrays that grow very large are settled at once.
 
     :raises DeclineError: if channels mix with an axis of unknown size.
     """
@@ -51,30 +54,12 @@ def reshape_ids(walk: Walk, ids: Ids, dims: Shape, runs: Sequence[Run]) -> Ids:
             real = [dim for dim in (dims[axis] for axis in axes) if isinstance(dim, int)]
             if len(real) != len(axes):
                 raise DeclineError("channels mix with an axis of unknown size")
+            if math.prod((*lead, *real, *tail)) > _LARGE:
+                ids = settle(walk.classes, ids)
+                lead, tail = ids.shape[:position], ids.shape[position + len(axes) :]
             ids = np.broadcast_to(ids, (*lead, *real, *tail)).reshape((*lead, *sizes, *tail))
-            ids = _tie(walk, ids, range(position, position + len(sizes)))
         position += len(sizes)
-    return ids
-
-
-def _tie(walk: Walk, ids: Ids, axes: range) -> Ids:
-    """Free the axes along which nothing varies, and unite along all others but the longest."""
-    ids = _loosen(walk, ids, axes)
-    varying = sorted((axis for axis in axes if ids.shape[axis] > 1), key=lambda axis: (ids.shape[axis], axis))
-    for axis in varying[:-1]:
-        first = ids.take([0], axis)
-        walk.classes.union(ids, first)
-        ids = first
-    return ids
-
-
-def _loosen(walk: Walk, ids: Ids, axes: range) -> Ids:
-    roots = walk.classes.find(ids)
-    for axis in axes:
-        first = roots.take([0], axis)
-        if np.array_equal(np.broadcast_to(first, roots.shape), roots):
-            roots = first
-    return roots
+    return loosen(walk.classes, ids)
 
 
 def _stand_ins(dims: Shape, target: Sequence[Dim]) -> tuple[list[int], list[int]]:
