@@ -11,9 +11,8 @@ from deburr.ir.node import Node
 from deburr.ir.value import Value
 from deburr.passes.analysis.box import unite
 from deburr.passes.analysis.classes import Ids
+from deburr.passes.analysis.einsum import Labels
 from deburr.passes.analysis.walk import DeclineError, Walk, free, shape_of
-
-Labels = tuple[str, ...]  # a name for each axis; equal names are multiplied and, where the output lacks them, summed
 
 
 @dataclass(eq=False)

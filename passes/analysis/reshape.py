@@ -31,6 +31,8 @@ def runs_of(dims: Shape, wanted: Sequence[int], *, allow_zero: bool = False) -> 
         raise DeclineError("a tensor without elements")
     if -1 in made:
         rest = math.prod(size for size in made if size != -1)
+        if math.prod(given) % rest:  # of an unknown size only the reshape itself knows that it divides
+            return _match_ends(given, made)
         made[made.index(-1)] = math.prod(given) // rest
     if math.prod(given) != math.prod(made):
         raise DeclineError("the sizes before and after do not match up")
@@ -75,6 +77,38 @@ def _stand_ins(dims: Shape, target: Sequence[Dim]) -> tuple[list[int], list[int]
             raise DeclineError("too many axes of unknown size") from None
 
     return [size(dim) for dim in dims], [size(dim) for dim in target]
+
+
+def _match_ends(given: list[int], made: list[int]) -> list[Run]:
+    """Runs from both ends up to the inferred size, and one run of what is left between them."""
+    inferred = made.index(-1)
+    before = _prefix(given, made[:inferred])
+    behind = _prefix(given[::-1], made[:inferred:-1])
+    start, first = (sum(sizes) for sizes in zip((0, 0), *before, strict=True))
+    left, right = (sum(sizes) for sizes in zip((0, 0), *behind, strict=True))
+    if start + left >= len(given):
+        raise DeclineError("the sizes before and after do not match up")
+    counts = [*before, (len(given) - start - left, len(made) - first - right), *reversed(behind)]
+    runs: list[Run] = []
+    at = place = 0
+    for used, written in counts:
+        runs.append((range(at, at + used), made[place : place + written]))
+        at, place = at + used, place + written
+    return runs
+
+
+def _prefix(given: list[int], made: list[int]) -> list[tuple[int, int]]:
+    """How many axes of each make up the runs from the start that are complete."""
+    runs = []
+    start = first = 0
+    for last in range(1, len(made) + 1):
+        goal, end = math.prod(made[first:last]), start
+        while end < len(given) and (end == start or math.prod(given[start:end]) < goal):
+            end += 1
+        if end > start and math.prod(given[start:end]) == goal:
+            runs.append((end - start, last - first))
+            start, first = end, last
+    return runs
 
 
 def _match(given: list[int], made: list[int]) -> list[Run]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from deburr.ir.node import Node
 from deburr.passes.analysis.box import varying
-from deburr.passes.analysis.contract import Labels, contract
+from deburr.passes.analysis.contract import contract
+from deburr.passes.analysis.einsum import labels_of
 from deburr.passes.analysis.walk import DeclineError, Walk, shape_of
 
 
@@ -40,29 +41,7 @@ def gemm(node: Node, walk: Walk) -> None:
 
 
 def einsum(node: Node, walk: Walk) -> None:
-    """The equation's letters are the axes; an ellipsis stands for the leading ones that are left."""
-    terms, out = _equation(
-        str(_text(node.get("equation"))), [len(shape_of(value)) for value in node.inputs if value is not None]
-    )
-    contract(node, walk, terms, out)
-
-
-def _text(equation: object) -> str:
-    return equation.decode() if isinstance(equation, bytes) else str(equation)
-
-
-def _equation(equation: str, ranks: list[int]) -> tuple[list[Labels], Labels]:
-    """The labels of each operand and of the output, which is implied where there is no arrow: what occurs once, sorted."""
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    words = left.split(",")
-    dots = max([0, *(rank - len(word.replace("...", "")) for word, rank in zip(words, ranks, strict=True) if "..." in word)])
-    terms = [_labels(word, rank - len(word.replace("...", ""))) for word, rank in zip(words, ranks, strict=True)]
-    if arrow:
-        return terms, _labels(right, dots)
-    once = sorted(letter for letter in set(left) - set(",.") if left.count(letter) == 1)
-    return terms, _labels(("..." if "..." in left else "") + "".join(once), dots)
-
-
-def _labels(word: str, dots: int) -> Labels:
-    before, ellipsis, behind = word.partition("...")
-    return (*before, *((f"batch{axis}" for axis in range(dots, 0, -1)) if ellipsis else ()), *behind)
+    """The equation's letters are the axes."""
+    labels = labels_of(node)
+    assert labels is not None  # the driver has checked the ranks
+    contract(node, walk, *labels)

@@ -39,10 +39,16 @@ class Ledger:
             cuts.setdefault(slice_.constant, {}).setdefault(slice_.axis, slice_)
             if slice_.role in ("input", "output"):
                 readers.setdefault(slice_.constant, {})[slice_.use.node] = None
+        # A recurrent network reads two matrices: its work is split by their sizes.
+        read: dict[Node, int] = {}
+        for value, nodes in readers.items():
+            for node in nodes:
+                read[node] = read.get(node, 0) + (value.constant.size if value.constant is not None else 0)
         self._terms = []
         for value, by_axis in cuts.items():
             assert value.constant is not None
-            work = sum(cost.macs.get(node, 0) for node in readers.get(value, ()))
+            size = value.constant.size
+            work = sum(cost.macs.get(node, 0) * size // read[node] for node in readers.get(value, ()) if read[node])
             self._terms.append(_Term(value.constant.size, work, tuple(by_axis.values())))
         self._rest = cost.parameters - sum(term.elements for term in self._terms)
         self._other_macs = cost.total_macs - sum(term.macs for term in self._terms)

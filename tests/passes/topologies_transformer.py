@@ -220,7 +220,7 @@ def einsum_heads(b: Builder, x: str) -> Made:
 
 def einsum_chain(b: Builder, x: str) -> Made:
     y = b.node("Relu", [b.node("Einsum", [x, b.weight(C, 9)], equation="btc,cd")])
-    y = b.node("Einsum", [b.weight(9, 7), y], equation="dc,...d->...c")
+    y = b.node("Einsum", [b.weight(9, 7), y], equation="dc,...dt->...tc")
     return b.node("Einsum", [y, b.node("Sigmoid", [y])], equation="btc,btc->btc"), 7
 
 
@@ -265,7 +265,9 @@ def rnn_state_from_another(b: Builder, x: str) -> Made:
 def tied_embedding(b: Builder, x: str) -> Made:
     """A table [20, E] read by token and, transposed, as the last matrix but one."""
     table = b.weight(20, 10, scale=1)
-    tokens = b.node("Clip", [b.node("Mul", [x, b.constant(np.float32(5))]), b.constant(np.float32(0)), b.constant(np.float32(19))])
+    tokens = b.node(
+        "Clip", [b.node("Mul", [x, b.constant(np.float32(5))]), b.constant(np.float32(0)), b.constant(np.float32(19))]
+    )
     tokens = b.node("Cast", [b.node("ReduceMax", [tokens], axes=[2], keepdims=0)], to=7)
     y = b.node("Add", [b.node("Gather", [table, tokens]), b.weight(T, 10)])
     y = b.node("Add", [_linear(b, b.node("Relu", [_linear(b, y, 10, 14)]), 14, 10), y])
