@@ -107,3 +107,114 @@ def test_the_pruned_model_equals_the_masked_original(name):
 @pytest.mark.parametrize("name", WITH_HEADS)
 def test_attention_loses_whole_heads_or_positions_in_them(name, heads):
     assert check(sequence_model(WITH_HEADS[name]), ChannelOptions(heads=heads)) > 20
+
+
+@pytest.mark.parametrize(("heads", "size"), [("whole", H), ("inner", D)])
+def test_the_unit_of_an_attention_is_a_head_or_a_position(heads, size):
+    """Inside heads, queries with keys and values on their own are groups; the scale of the scores is kept."""
+    model, context, analysis = analyse(sequence_model(WITH_HEADS["separate_projections"]), ChannelOptions(heads=heads))
+    within = [group for group in analysis.prunable if any(m.value.name.startswith("MatMul_0") for m in group.members)]
+    assert [group.size for group in within] == [size]
+    assert len([group for group in analysis.prunable if group.size == size]) == (1 if heads == "whole" else 2)
+    scale = next(node for node in model.graph.nodes if node.op == "Mul").input(1)
+    keep, _ = analysis.repair(random_keep(analysis, np.random.default_rng(1)))
+    remove_channels(analysis, keep, context)
+    assert float(scale.array) == np.float32(D**-0.5)
+
+
+def test_the_pass_removes_heads_of_whole_models():
+    model = read(sequence_model(WITH_HEADS["separate_projections"]))
+    context = Context(model)
+    PruneChannels(ratio=0.4, round_to=1).run(model.graph, context)
+    shapes = [int(node.input(1).array[2]) for node in model.graph.nodes if node.op == "Reshape"]
+    assert len(set(shapes[:3])) == 1
+    assert shapes[0] < H
+    assert shapes[3] == shapes[0] * D
+
+
+def _normalized(op: str, opset: int, groups: int = 0) -> onnx.ModelProto:
+    def build(b: Builder, x: str) -> Made:
+        y = b.node("Add", [b.node("MatMul", [x, b.weight(C, 16, scale=0.3)]), b.weight(16)])
+        if op == "decomposed":
+            centered = b.node("Sub", [y, b.node("ReduceMean", [y], axes=[-1])])
+            variance = b.node("ReduceMean", [b.node("Mul", [centered, centered])], axes=[-1])
+            y = b.node("Div", [centered, b.node("Sqrt", [b.node("Add", [variance, b.constant(np.float32(1e-5))])])])
+            return b.node("Mul", [y, b.weight(16, scale=1)]), 16
+        if not groups:
+            weights = [b.weight(16, scale=1)] + ([b.weight(16)] if op == "LayerNormalization" else [])
+            return b.node(op, [y, *weights], axis=-1), 16
+        y = b.node("Transpose", [y], perm=[0, 2, 1])
+        length = 16 if opset >= 21 else groups
+        y = b.node(op, [y, b.weight(length, scale=1), b.weight(length)], num_groups=groups)
+        return b.node("Transpose", [y], perm=[0, 2, 1]), 16
+
+    return sequence_model(build, opset)
+
+
+OVER_CHANNELS = [("LayerNormalization", 17), ("RMSNormalization", 23), ("decomposed", 17)]
+
+
+@pytest.mark.parametrize(("op", "opset"), OVER_CHANNELS)
+def test_a_normalization_over_the_channels_freezes_them(op, opset):
+    _, _, analysis = analyse(_normalized(op, opset), ChannelOptions())
+    assert not analysis.prunable
+    reason = "it reduces over the channels" if op == "decomposed" else "its statistics run over the channels"
+    assert reason in [frozen.reason for frozen in analysis.frozen]
+
+
+@pytest.mark.parametrize(("op", "opset"), OVER_CHANNELS)
+def test_lossy_normalizations_take_statistics_of_what_is_left(op, opset):
+    """The remark says so, and the result is the normalization of the channels that are left."""
+    model = read(_normalized(op, opset))
+    context = Context(model)
+    PruneChannels(lossy=True, round_to=1).run(model.graph, context)
+    assert any("lossy" in remark.reason and "channels that are left" in remark.reason for remark in context.remarks)
+    pruned = to_proto(model)
+    onnx.checker.check_model(pruned, full_check=True)
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in pruned.graph.initializer}
+    by_op = [node for node in pruned.graph.node if node.op_type in ("MatMul", "Add", op, "Mul")]
+    x = np.random.default_rng(0).standard_normal((3, T, C)).astype(np.float32)
+    y = x @ arrays[by_op[0].input[1]] + arrays[by_op[1].input[1]]
+    assert y.shape[-1] < 16
+    centered = y if op == "RMSNormalization" else y - y.mean(-1, keepdims=True)
+    y = centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
+    scale, *shift = [
+        arrays[name] for node in by_op[2:-1] for name in node.input[1:] if arrays.get(name, x).shape == y.shape[-1:]
+    ]
+    expected = (y * scale + (shift[0] if shift else 0)) @ arrays[by_op[-1].input[1]]
+    assert np.abs(run(model)["y"] - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+def test_group_normalization_loses_whole_groups_exactly(opset):
+    proto = _normalized("GroupNormalization", opset, groups=8)
+    _, _, analysis = analyse(proto, ChannelOptions())
+    assert [group.size for group in analysis.prunable] == [8]
+    assert check(proto, ChannelOptions()) > 20
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+def test_lossy_group_normalization_loses_as_much_of_every_group(opset):
+    model, context, analysis = analyse(_normalized("GroupNormalization", opset, groups=2), ChannelOptions(lossy=True))
+    (group,) = analysis.prunable
+    keep = analysis.keep_all()
+    keep[group.classes[:3]] = False
+    remove_channels(analysis, keep, context)
+    assert list(analysis.lossy.values()) == ["its statistics run over the channels that are left"]
+    (node,) = (node for node in model.graph.nodes if node.op == "GroupNormalization")
+    assert node.get("num_groups") == 2
+    assert node.input(0).shape[1] == 10
+    onnx.checker.check_model(to_proto(model), full_check=True)
+    assert np.isfinite(run(model)["y"]).all()
+
+
+def test_hidden_units_stay_where_an_input_is_their_first_state():
+
+    builder = Builder()
+    weights = [builder.weight(1, 24, C), builder.weight(1, 24, 8)]
+    builder.nodes.append(helper.make_node("GRU", ["x", *weights, "", "", "s"], ["h"], hidden_size=8))
+    builder.node("MatMul", ["h", builder.weight(8, 5)], "y")
+    proto = builder.model({"x": [T, 2, C], "s": [1, 2, 8]}, {"y": [T, 1, 2, 5]})
+    _, _, analysis = analyse(proto, ChannelOptions())
+    assert not analysis.prunable
+    assert "its initial state 's' keeps all its channels" in [frozen.reason for frozen in analysis.groups[0].frozen]

@@ -136,22 +136,20 @@ def rotary(b: Builder, x: str) -> Made:
 
 
 def windows(b: Builder, x: str) -> Made:
-    """Swin: windows of 1 x 3 positions of a map of 2 x 6, fused projections, merged back."""
-    grid = b.node("Reshape", [_linear(b, x, C, 2 * 8), _ints(b, -1, 2, T, 8)])
-    cut = b.node("Transpose", [b.node("Reshape", [grid, _ints(b, -1, 2, 1, 2, 3, 8)])], perm=[0, 1, 3, 2, 4, 5])
+    """Swin: windows of 1 x 3 positions of a map of 2 x 3, fused projections, a mask for each window, merged back."""
+    grid = b.node("Reshape", [_linear(b, x, C, 8), _ints(b, -1, 2, 3, 8)])
+    cut = b.node("Transpose", [b.node("Reshape", [grid, _ints(b, -1, 2, 1, 1, 3, 8)])], perm=[0, 1, 3, 2, 4, 5])
     cut = b.node("Reshape", [cut, _ints(b, -1, 3, 8)])
     qkv = b.node("Reshape", [_linear(b, cut, 8, 3 * 8), _ints(b, -1, 3, 3, 4, 2)])
-    q, k, v = (
-        b.node("Gather", [b.node("Transpose", [qkv], perm=[2, 0, 3, 1, 4]), b.constant(np.int64(index))], axis=0)
-        for index in range(3)
-    )
+    qkv = b.node("Transpose", [qkv], perm=[2, 0, 3, 1, 4])
+    q, k, v = (b.node("Gather", [qkv, b.constant(np.int64(index))], axis=0) for index in range(3))
     scores = b.node("MatMul", [q, b.node("Transpose", [k], perm=[0, 1, 3, 2])])
-    masked = b.node("Add", [b.node("Reshape", [scores, _ints(b, -1, 4, 4, 3, 3)]), b.weight(1, 4, 1, 3, 3)])
+    masked = b.node("Add", [b.node("Reshape", [scores, _ints(b, -1, 2, 4, 3, 3)]), b.weight(1, 2, 1, 3, 3)])
     probabilities = b.node("Softmax", [b.node("Reshape", [masked, _ints(b, -1, 4, 3, 3)])], axis=-1)
     read = b.node("Transpose", [b.node("MatMul", [probabilities, v])], perm=[0, 2, 1, 3])
     y = _linear(b, b.node("Reshape", [read, _ints(b, -1, 3, 8)]), 8, 8)
-    y = b.node("Transpose", [b.node("Reshape", [y, _ints(b, -1, 2, 2, 1, 3, 8)])], perm=[0, 1, 3, 2, 4, 5])
-    return b.node("Add", [b.node("Reshape", [y, _ints(b, -1, 2, T, 8)]), grid]), 8
+    y = b.node("Transpose", [b.node("Reshape", [y, _ints(b, -1, 2, 1, 1, 3, 8)])], perm=[0, 1, 3, 2, 4, 5])
+    return b.node("Add", [b.node("Reshape", [y, _ints(b, -1, 2, 3, 8)]), grid]), 8
 
 
 def patch_merging(b: Builder, x: str) -> Made:
