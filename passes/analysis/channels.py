@@ -114,7 +114,12 @@ def _settle(walk: Walk) -> None:
     arrays = [*walk.ids.values(), *(slice_.ids for slice_ in walk.slices)]
     for ids in {id(array): array for array in arrays}.values():
         settle(walk.classes, ids)
-    walk.slices = [s for s in walk.slices if s.ids.shape[s.ids_axis] == loosen(walk.classes, s.ids).shape[s.ids_axis]]
+    loose = [Slice(s.use, s.axis, loosen(walk.classes, s.ids), s.ids_axis, s.role) for s in walk.slices]
+    walk.slices = [
+        now
+        for now, before in zip(loose, walk.slices, strict=True)
+        if now.ids.shape[now.ids_axis] == before.ids.shape[now.ids_axis]
+    ]
 
 
 def _rule(node: Node, context: Context) -> Rule | str:

@@ -45,10 +45,8 @@ def group_normalization(node: Node, walk: Walk) -> None:
             walk.lossy[node] = _LOSSY
         else:
             walk.regenerate(node, "num_groups")
-    for index, role in ((1, "scale"), (2, "bias")):
-        length = constant_of(node, index, role).static_shape
-        if length == (channels,):
-            walk.slice(node, index, 0, ids, role)
-        elif not walk.options.lossy and ids.any():  # before opset 21: one for each group
-            walk.slice(node, index, 0, ids.reshape(groups, -1)[:, 0], role)
+    for index, role in ((1, "scale"), (2, "bias")):  # since opset 21; the form of 18, one for each group, is deprecated
+        if constant_of(node, index, role).static_shape != (channels,):
+            raise DeclineError(f"its {role} is not one for each channel")
+        walk.slice(node, index, 0, ids, role)
     walk.put(node.output(), walk.of(node.input(0)))

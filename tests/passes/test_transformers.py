@@ -28,13 +28,19 @@ Build = Callable[[Builder, str], Made]
 
 
 def sequence_model(build: Build, opset: int = 17) -> onnx.ModelProto:
-    """`build` makes a tensor [..., width]; a product with [width, 5] reads it as "y"."""
+    """`build` makes a tensor [..., width]; a product with [width, 5] reads it as "y".
+
+    ONNX infers no type for GroupNormalization: these tests give it, [batch, 16, T].
+    """
     builder = Builder()
     made, width = build(builder, "x")
     builder.node("MatMul", [made, builder.weight(width, 5, scale=width**-0.5)], "y")
     graph = helper.make_graph(
         builder.nodes, "tiny", [helper.make_tensor_value_info("x", 1, ["batch", T, C])],
-        [helper.make_tensor_value_info("y", 1, None)], builder.initializers,
+        [helper.make_tensor_value_info("y", 1, None)], builder.initializers, value_info=[
+            helper.make_tensor_value_info(node.output[0], 1, ["batch", 16, T])
+            for node in builder.nodes if node.op_type == "GroupNormalization"
+        ],
     )  # fmt: skip
     model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", opset)])
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
@@ -144,8 +150,7 @@ def _normalized(op: str, opset: int, groups: int = 0) -> onnx.ModelProto:
             weights = [b.weight(16, scale=1)] + ([b.weight(16)] if op == "LayerNormalization" else [])
             return b.node(op, [y, *weights], axis=-1), 16
         y = b.node("Transpose", [y], perm=[0, 2, 1])
-        length = 16 if opset >= 21 else groups
-        y = b.node(op, [y, b.weight(length, scale=1), b.weight(length)], num_groups=groups)
+        y = b.node(op, [y, b.weight(16, scale=1), b.weight(16)], num_groups=groups)
         return b.node("Transpose", [y], perm=[0, 2, 1]), 16
 
     return sequence_model(build, opset)
@@ -185,17 +190,15 @@ def test_lossy_normalizations_take_statistics_of_what_is_left(op, opset):
     assert np.abs(run(model)["y"] - expected).max() < 1e-4 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("opset", [18, 21])
-def test_group_normalization_loses_whole_groups_exactly(opset):
-    proto = _normalized("GroupNormalization", opset, groups=8)
+def test_group_normalization_loses_whole_groups_exactly():
+    proto = _normalized("GroupNormalization", 21, groups=8)
     _, _, analysis = analyse(proto, ChannelOptions())
     assert [group.size for group in analysis.prunable] == [8]
     assert check(proto, ChannelOptions()) > 20
 
 
-@pytest.mark.parametrize("opset", [18, 21])
-def test_lossy_group_normalization_loses_as_much_of_every_group(opset):
-    model, context, analysis = analyse(_normalized("GroupNormalization", opset, groups=2), ChannelOptions(lossy=True))
+def test_lossy_group_normalization_loses_as_much_of_every_group():
+    model, context, analysis = analyse(_normalized("GroupNormalization", 21, groups=2), ChannelOptions(lossy=True))
     (group,) = analysis.prunable
     keep = analysis.keep_all()
     keep[group.classes[:3]] = False
