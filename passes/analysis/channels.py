@@ -8,6 +8,7 @@ no rule knows freezes its classes and says why. Depends on shapes (`deburr.ir.in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -194,6 +195,7 @@ def _groups(walk: Walk, result: Channels, every: Ids, macs: Mapping[Node, int]) 
         return [number for number in np.unique(origin[ids]).tolist() if number]
 
     members, nodes = _members(result, touched)
+    spans = _spans(result, origin)
     by_number: dict[int, list[int]] = {}
     for root in every.tolist():
         by_number.setdefault(int(origin[root]), []).append(root)
@@ -216,9 +218,21 @@ def _groups(walk: Walk, result: Channels, every: Ids, macs: Mapping[Node, int]) 
             members=tuple(members[number].values()),
             frozen=tuple(frozen.get(number, ())),
             macs=sum(macs.get(node, 0) for node in nodes.get(number, ())),
+            span=spans.get(number, 1),
         )
         for index, number in enumerate(sorted(members))
     )
+
+
+def _spans(result: Channels, origin: Ids) -> dict[int, int]:
+    """By group: how many indices of a weight's axis share a class, as the common divisor over all weights and classes."""
+    spans: dict[int, int] = {}
+    for slice_ in result.slices:
+        if slice_.role in ("input", "output"):
+            roots, counts = np.unique(slice_.ids, return_counts=True)
+            for number, count in zip(origin[roots].tolist(), counts.tolist(), strict=True):
+                spans[number] = math.gcd(spans.get(number, 0), count)
+    return spans
 
 
 Members = dict[int, dict[tuple[Value, int], Member]]

@@ -76,6 +76,7 @@ class Group:
     members: tuple[Member, ...]
     frozen: tuple[Frozen, ...]  # why some of the classes (or all) are never removed
     macs: int  # multiply-accumulates per sample of the contractions that produce or consume the group
+    span: int = 1  # every weight loses a multiple of so many indices with a class: the size of a head, where heads go
 
     @property
     def size(self) -> int:

@@ -87,7 +87,8 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Limits:
-    """`ratio` of the budget's cost goes; each group keeps a multiple of `round_to` channels, and at least `minimum`."""
+    """`ratio` of the budget's cost goes; each group keeps at least `minimum` classes, and so many that the
+    axes of its weights are multiples of `round_to`: heads of 64 channels need no rounding."""
 
     ratio: float
     budget: Budget
@@ -121,7 +122,8 @@ def _keep(
     keep[removed] = False
     for group in groups:
         count = int(keep[group.classes].sum())
-        allowed = min(group.size, max(limits.minimum, math.ceil(count / limits.round_to) * limits.round_to))
+        step = limits.round_to // math.gcd(limits.round_to, group.span)
+        allowed = min(group.size, max(limits.minimum, math.ceil(count / step) * step))
         best = group.classes[np.argsort(-scores[group.classes], kind="stable")]
         keep[best[:allowed]] = True
         keep[best[allowed:]] = False

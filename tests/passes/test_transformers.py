@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from models import Builder
 from onnx import helper, numpy_helper
 
@@ -22,7 +24,7 @@ from deburr.passes.prune.channels import PruneChannels
 from deburr.passes.prune.surgery import remove_channels
 
 from .pruning import random_keep, run
-from .topologies_transformer import TOPOLOGIES, WITH_HEADS, C, D, H, Made, T
+from .topologies_transformer import TOPOLOGIES, WITH_HEADS, C, D, H, Made, T, attention
 
 Build = Callable[[Builder, str], Made]
 
@@ -221,3 +223,46 @@ def test_hidden_units_stay_where_an_input_is_their_first_state():
     _, _, analysis = analyse(proto, ChannelOptions())
     assert not analysis.prunable
     assert "its initial state 's' keeps all its channels" in [frozen.reason for frozen in analysis.groups[0].frozen]
+
+
+def test_rounding_counts_channels_not_heads():
+    """Four heads of 8 channels: any number of heads gives multiples of 8."""
+
+    def build(b: Builder, x: str) -> Made:
+        return attention(b, x, heads=4, depth=8)
+
+    model = read(sequence_model(build))
+    context = Context(model)
+    assert [group.span for group in channels(model.graph, context).prunable] == [8, 1]
+    PruneChannels(ratio=0.3, round_to=8).run(model.graph, context)
+    widths = {node.input(1).array.shape[1] for node in model.graph.nodes if node.op == "MatMul" and node.input(1).is_constant}
+    assert all(width % 8 == 0 for width in widths - {5, 10})
+    assert min(widths - {5, 10}) < 32
+
+
+BLOCKS = {**TOPOLOGIES, **WITH_HEADS}
+STACKED = [
+    "separate_projections", "fused_gather", "normalized_queries", "grouped_queries", "multi_query", "rotary", "token_mixing",
+    "constant_first", "batched_constants", "einsum_heads", "one_head", "unfolded", "group_norm_by_instances",
+]  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.sampled_from(STACKED), min_size=2, max_size=3), st.sampled_from(["whole", "inner"]), st.integers(0, 2**32 - 1)
+)
+def test_compositions_are_exact(names, heads, seed):
+    """Blocks one behind the other, with a residual connection around each that keeps the number of tokens."""
+
+    def build(b: Builder, x: str) -> Made:
+        for name in names:
+            made, width = BLOCKS[name](b, x)
+            made = b.node("MatMul", [made, b.weight(width, C, scale=width**-0.5)])
+            if name == "token_mixing":
+                made = b.node("MatMul", [b.weight(T, 5), made])
+            if name == "unfolded":
+                made = b.node("Slice", [made, *(b.constant(np.array([n], np.int64)) for n in (0, T, 1))])
+            x = b.node("Add", [made, x])
+        return x, C
+
+    check(sequence_model(build), ChannelOptions(heads=heads), seed, keep_sets=2)

@@ -40,9 +40,14 @@ def _attend(b: Builder, q: str, k: str, v: str, *, width: int = H * D, mask: str
     return _linear(b, joined, width, 10), 10
 
 
+def attention(b: Builder, x: str, heads: int, depth: int) -> Made:
+    q, v = (_heads(b, _linear(b, x, C, heads * depth), heads, depth) for _ in range(2))
+    k = _heads(b, _linear(b, x, C, heads * depth), heads, depth, perm=(0, 2, 3, 1))
+    return _attend(b, q, k, v, width=heads * depth)
+
+
 def separate_projections(b: Builder, x: str) -> Made:
-    q, v = (_heads(b, _linear(b, x, C, H * D), H) for _ in range(2))
-    return _attend(b, q, _heads(b, _linear(b, x, C, H * D), H, perm=(0, 2, 3, 1)), v)
+    return attention(b, x, H, D)
 
 
 def one_head(b: Builder, x: str) -> Made:
