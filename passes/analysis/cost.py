@@ -63,6 +63,17 @@ def _macs(node: Node) -> int | None:
     return _size(weight.shape) * _size(positions[2:]) * _size(positions[:1])
 
 
+def contracted_axes(node: Node) -> list[tuple[int, int]]:
+    """(number of an operand, its axis) for each index that a MatMul, Gemm or Einsum sums over, once each."""
+    if node.op == "MatMul":
+        return [(0, -1)]
+    if node.op == "Gemm":
+        return [(0, 0 if node.get("transA", 0) else 1)]
+    terms, out = labels_of(node) or ([], ()) if node.op == "Einsum" else ([], ())
+    found = {label: (index, axis) for index, labels in enumerate(terms) for axis, label in enumerate(labels)}
+    return [place for label, place in found.items() if label not in out]
+
+
 def _einsum(node: Node) -> int | None:
     """Every combination of the indices of all labels, once."""
     labels = labels_of(node)

@@ -20,6 +20,7 @@ from deburr.passes.analysis.cost import cost
 from deburr.passes.analysis.groups import Channels
 from deburr.passes.analysis.walk import ChannelOptions
 from deburr.passes.core import Context
+from deburr.passes.prune.budget import Ledger
 from deburr.passes.prune.channels import PruneChannels
 from deburr.passes.prune.surgery import remove_channels
 
@@ -223,6 +224,19 @@ def test_hidden_units_stay_where_an_input_is_their_first_state():
     _, _, analysis = analyse(proto, ChannelOptions())
     assert not analysis.prunable
     assert "its initial state 's' keeps all its channels" in [frozen.reason for frozen in analysis.groups[0].frozen]
+
+
+@pytest.mark.parametrize("heads", ["whole", "inner"])
+def test_the_ledger_agrees_with_the_cost_after_surgery(heads):
+    """Also for products of activations and for recurrent networks, which read two matrices."""
+    for name in ("separate_projections", "multi_query", "einsum_heads", "gemm_of_activations", "stacked_lstm", "token_mixing"):
+        model, context, analysis = analyse(sequence_model(BLOCKS[name]), ChannelOptions(heads=heads))
+        ledger = Ledger(analysis, cost(model.graph, context))
+        keep, _ = analysis.repair(random_keep(analysis, np.random.default_rng(1)))
+        expected = ledger.macs(keep), ledger.parameters(keep)
+        remove_channels(analysis, keep, context)
+        found = cost(model.graph, context)
+        assert (found.total_macs, found.parameters) == pytest.approx(expected), name
 
 
 def test_rounding_counts_channels_not_heads():
