@@ -63,6 +63,8 @@ class Walk:
             rule(node, self)
         except DeclineError as decline:
             self._staged = []
+            for value in node.outputs:
+                self.ids.pop(value, None)  # type: ignore[arg-type]
             for value in node.inputs:
                 if value is not None and not value.is_constant:
                     self.freeze(value, str(decline), node)

@@ -280,3 +280,17 @@ def test_compositions_are_exact(names, heads, seed):
         return x, C
 
     check(sequence_model(build), ChannelOptions(heads=heads), seed, keep_sets=2)
+
+
+def test_a_bias_that_is_broadcast_over_the_channels_freezes_the_product():
+    """Its single column is added to every channel; what the rule had found before it declined must not count."""
+
+    def build(b: Builder, x: str) -> Made:
+        flat = b.node("Reshape", [x, b.constant(np.array([-1, C], np.int64))])
+        column = b.node("Gemm", [b.node("Gemm", [flat, b.weight(C, 16)]), b.weight(16, 1)])
+        return b.node("Gemm", [b.node("Gemm", [flat, b.weight(C, 9)]), b.weight(9, 8), column]), 8
+
+    _, _, analysis = analyse(sequence_model(build), ChannelOptions())
+    assert sorted(group.size for group in analysis.prunable) == [16]
+    assert "a single channel of its bias is broadcast over others" in [frozen.reason for frozen in analysis.frozen]
+    assert check(sequence_model(build), ChannelOptions()) > 20
