@@ -8,7 +8,9 @@ no rule knows freezes its classes and says why. Depends on shapes (`deburr.ir.in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -17,11 +19,20 @@ from deburr.ir.graph import Graph
 from deburr.ir.node import Node
 from deburr.ir.ops import facts, normal_domain
 from deburr.ir.value import Value
-from deburr.passes.analysis import rules_contraction, rules_elementwise, rules_movement
+from deburr.passes.analysis import (
+    rules_contraction,
+    rules_elementwise,
+    rules_embedding,
+    rules_matmul,
+    rules_movement,
+    rules_normalization,
+    rules_recurrent,
+)
+from deburr.passes.analysis.box import loosen, settle
 from deburr.passes.analysis.classes import Ids
 from deburr.passes.analysis.cost import cost
 from deburr.passes.analysis.groups import Channels, Frozen, Group, Member, Slice
-from deburr.passes.analysis.walk import Walk
+from deburr.passes.analysis.walk import ChannelOptions, Walk
 from deburr.passes.core import Context
 
 Rule = Callable[[Node, Walk], None]
@@ -30,8 +41,12 @@ RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "Conv": rules_contraction.conv,
         "ConvTranspose": rules_contraction.conv_transpose,
-        "Gemm": rules_contraction.gemm,
-        "MatMul": rules_contraction.matmul,
+        "Gemm": rules_matmul.gemm,
+        "MatMul": rules_matmul.matmul,
+        "Einsum": rules_matmul.einsum,
+        **dict.fromkeys(("LSTM", "GRU", "RNN"), rules_recurrent.recurrent),
+        **dict.fromkeys(("LayerNormalization", "RMSNormalization"), rules_normalization.layer_normalization),
+        "GroupNormalization": rules_normalization.group_normalization,
         "BatchNormalization": rules_contraction.batch_normalization,
         "InstanceNormalization": rules_contraction.instance_normalization,
         "Softmax": rules_elementwise.softmax,
@@ -46,7 +61,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Concat": rules_movement.concat,
         "Split": rules_movement.split,
         "Slice": rules_movement.slice_,
-        "Gather": rules_movement.gather,
+        "Gather": rules_embedding.gather,
         "Pad": rules_movement.pad,
         "Expand": rules_movement.expand,
         "DepthToSpace": rules_movement.depth_to_space,
@@ -61,8 +76,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 
 _REASONS: Mapping[str, str] = MappingProxyType(
     {
-        **dict.fromkeys(("LayerNormalization", "RMSNormalization", "LRN"), "its statistics run over the channels"),
-        **dict.fromkeys(("GroupNormalization", "MeanVarianceNormalization"), "its statistics run over the channels"),
+        **dict.fromkeys(("LRN", "MeanVarianceNormalization"), "its statistics run over the channels"),
         **dict.fromkeys(("If", "Loop", "Scan"), "it holds subgraphs"),
         **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), "quantized models are not followed yet"),
         # The surgery changes the size by itself, but what is computed from it may mean something else.
@@ -71,9 +85,19 @@ _REASONS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def channels(graph: Graph, context: Context) -> Channels:
+@dataclass(frozen=True)
+class ChannelAnalysis:
+    """`channels` with options, to be asked for by `Context.analysis`: equal options give the same analysis."""
+
+    options: ChannelOptions
+
+    def __call__(self, graph: Graph, context: Context) -> Channels:
+        return channels(graph, context, self.options)
+
+
+def channels(graph: Graph, context: Context, options: ChannelOptions | None = None) -> Channels:
     """Analyse a graph whose values have types. Linear in the number of nodes and channels."""
-    walk = Walk(graph, context.model.opset)
+    walk = Walk(graph, context.model.opset, options)
     for node in graph.nodes:
         walk.visit(node, _rule(node, context))
     for value in graph.outputs:
@@ -81,8 +105,22 @@ def channels(graph: Graph, context: Context) -> Channels:
     for value in tuple(walk.ids):
         if any(node.graph is not graph for node in value.consumers):
             walk.freeze(value, "a subgraph reads it")
+    _settle(walk)
     _tie_shared_constants(walk)
     return _result(walk, cost(graph, context).macs)
+
+
+def _settle(walk: Walk) -> None:
+    """Make every keep-set of classes a full box; slices along axes that lose nothing for that are none."""
+    arrays = [*walk.ids.values(), *(slice_.ids for slice_ in walk.slices)]
+    for ids in {id(array): array for array in arrays}.values():
+        settle(walk.classes, ids)
+    loose = [Slice(s.use, s.axis, loosen(walk.classes, s.ids), s.ids_axis, s.role) for s in walk.slices]
+    walk.slices = [
+        now
+        for now, before in zip(loose, walk.slices, strict=True)
+        if now.ids.shape[now.ids_axis] == before.ids.shape[now.ids_axis]
+    ]
 
 
 def _rule(node: Node, context: Context) -> Rule | str:
@@ -135,7 +173,7 @@ def _result(walk: Walk, macs: Mapping[Node, int]) -> Channels:
 
     def roots(ids: Ids) -> Ids:
         if id(ids) not in cache:
-            cache[id(ids)] = walk.classes.find(ids)
+            cache[id(ids)] = loosen(walk.classes, walk.classes.find(ids))
         return cache[id(ids)]
 
     ids = {value: roots(array) for value, array in walk.ids.items()}
@@ -143,7 +181,7 @@ def _result(walk: Walk, macs: Mapping[Node, int]) -> Channels:
     every = np.unique(walk.classes.find(np.arange(len(walk.classes), dtype=np.int64)))
     always = np.zeros(len(walk.classes), np.bool_)
     always[every] = walk.classes.frozen(every)
-    result = Channels(walk.graph, len(walk.classes), ids, slices, walk.regenerates, (), tuple(walk.frozen), always)
+    result = Channels(walk.graph, len(walk.classes), ids, slices, walk.regenerates, (), tuple(walk.frozen), always, walk.lossy)
     result.groups = _groups(walk, result, every[every > 0], macs)
     return result
 
@@ -157,6 +195,7 @@ def _groups(walk: Walk, result: Channels, every: Ids, macs: Mapping[Node, int]) 
         return [number for number in np.unique(origin[ids]).tolist() if number]
 
     members, nodes = _members(result, touched)
+    spans = _spans(result, origin)
     by_number: dict[int, list[int]] = {}
     for root in every.tolist():
         by_number.setdefault(int(origin[root]), []).append(root)
@@ -179,9 +218,21 @@ def _groups(walk: Walk, result: Channels, every: Ids, macs: Mapping[Node, int]) 
             members=tuple(members[number].values()),
             frozen=tuple(frozen.get(number, ())),
             macs=sum(macs.get(node, 0) for node in nodes.get(number, ())),
+            span=spans.get(number, 1),
         )
         for index, number in enumerate(sorted(members))
     )
+
+
+def _spans(result: Channels, origin: Ids) -> dict[int, int]:
+    """By group: how many indices of a weight's axis share a class, as the common divisor over all weights and classes."""
+    spans: dict[int, int] = {}
+    for slice_ in result.slices:
+        if slice_.role in ("input", "output"):
+            roots, counts = np.unique(slice_.ids, return_counts=True)
+            for number, count in zip(origin[roots].tolist(), counts.tolist(), strict=True):
+                spans[number] = math.gcd(spans.get(number, 0), count)
+    return spans
 
 
 Members = dict[int, dict[tuple[Value, int], Member]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -76,6 +76,7 @@ class Group:
     members: tuple[Member, ...]
     frozen: tuple[Frozen, ...]  # why some of the classes (or all) are never removed
     macs: int  # multiply-accumulates per sample of the contractions that produce or consume the group
+    span: int = 1  # every weight loses a multiple of so many indices with a class: the size of a head, where heads go
 
     @property
     def size(self) -> int:
@@ -107,6 +108,7 @@ class Channels:
     groups: tuple[Group, ...]
     frozen: tuple[Frozen, ...]
     always: Mask  # which classes are frozen
+    lossy: dict[Node, str] = field(default_factory=dict)  # what computes something else once its channels go, and why
 
     @property
     def prunable(self) -> tuple[Group, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from deburr.ir.types import Dim, Shape
+from deburr.passes.analysis.box import loosen, settle
 from deburr.passes.analysis.classes import Ids
 from deburr.passes.analysis.walk import DeclineError, Walk
 
@@ -15,6 +16,8 @@ Run = tuple[range, list[int]]  # input axes that become output axes of these siz
 
 # Stand-ins for unknown sizes: primes, so that products only agree where the same unknowns were grouped.
 _PRIMES = (1_000_003, 1_000_033, 1_000_037, 1_000_039, 1_000_081, 1_000_099, 1_000_117, 1_000_121)
+
+_LARGE = 1 << 22  # elements of a class array that is not worth its memory
 
 
 def runs_of(dims: Shape, wanted: Sequence[int], *, allow_zero: bool = False) -> list[Run]:
@@ -28,6 +31,8 @@ def runs_of(dims: Shape, wanted: Sequence[int], *, allow_zero: bool = False) -> 
         raise DeclineError("a tensor without elements")
     if -1 in made:
         rest = math.prod(size for size in made if size != -1)
+        if math.prod(given) % rest:  # of an unknown size only the reshape itself knows that it divides
+            return _match_ends(given, made)
         made[made.index(-1)] = math.prod(given) // rest
     if math.prod(given) != math.prod(made):
         raise DeclineError("the sizes before and after do not match up")
@@ -37,8 +42,8 @@ def runs_of(dims: Shape, wanted: Sequence[int], *, allow_zero: bool = False) -> 
 def reshape_ids(walk: Walk, ids: Ids, dims: Shape, runs: Sequence[Run]) -> Ids:
     """The class array after the axes of `dims` were reshaped run by run.
 
-    Where one axis of channels is split into several, what comes out must lose whole slices: the classes are united along
-    all of them but the longest that varies.
+    Where one axis of channels is split into several, each element keeps its class: readers, or in the end `box.settle`, say
+    along which of them whole slices go. Only arrays that grow very large are settled at once.
 
     :raises DeclineError: if channels mix with an axis of unknown size.
     """
@@ -51,30 +56,12 @@ def reshape_ids(walk: Walk, ids: Ids, dims: Shape, runs: Sequence[Run]) -> Ids:
             real = [dim for dim in (dims[axis] for axis in axes) if isinstance(dim, int)]
             if len(real) != len(axes):
                 raise DeclineError("channels mix with an axis of unknown size")
+            if math.prod((*lead, *real, *tail)) > _LARGE:
+                ids = settle(walk.classes, ids)
+                lead, tail = ids.shape[:position], ids.shape[position + len(axes) :]
             ids = np.broadcast_to(ids, (*lead, *real, *tail)).reshape((*lead, *sizes, *tail))
-            ids = _tie(walk, ids, range(position, position + len(sizes)))
         position += len(sizes)
-    return ids
-
-
-def _tie(walk: Walk, ids: Ids, axes: range) -> Ids:
-    """Free the axes along which nothing varies, and unite along all others but the longest."""
-    ids = _loosen(walk, ids, axes)
-    varying = sorted((axis for axis in axes if ids.shape[axis] > 1), key=lambda axis: (ids.shape[axis], axis))
-    for axis in varying[:-1]:
-        first = ids.take([0], axis)
-        walk.classes.union(ids, first)
-        ids = first
-    return ids
-
-
-def _loosen(walk: Walk, ids: Ids, axes: range) -> Ids:
-    roots = walk.classes.find(ids)
-    for axis in axes:
-        first = roots.take([0], axis)
-        if np.array_equal(np.broadcast_to(first, roots.shape), roots):
-            roots = first
-    return roots
+    return loosen(walk.classes, ids)
 
 
 def _stand_ins(dims: Shape, target: Sequence[Dim]) -> tuple[list[int], list[int]]:
@@ -90,6 +77,38 @@ def _stand_ins(dims: Shape, target: Sequence[Dim]) -> tuple[list[int], list[int]
             raise DeclineError("too many axes of unknown size") from None
 
     return [size(dim) for dim in dims], [size(dim) for dim in target]
+
+
+def _match_ends(given: list[int], made: list[int]) -> list[Run]:
+    """Runs from both ends up to the inferred size, and one run of what is left between them."""
+    inferred = made.index(-1)
+    before = _prefix(given, made[:inferred])
+    behind = _prefix(given[::-1], made[:inferred:-1])
+    start, first = (sum(sizes) for sizes in zip((0, 0), *before, strict=True))
+    left, right = (sum(sizes) for sizes in zip((0, 0), *behind, strict=True))
+    if start + left >= len(given):
+        raise DeclineError("the sizes before and after do not match up")
+    counts = [*before, (len(given) - start - left, len(made) - first - right), *reversed(behind)]
+    runs: list[Run] = []
+    at = place = 0
+    for used, written in counts:
+        runs.append((range(at, at + used), made[place : place + written]))
+        at, place = at + used, place + written
+    return runs
+
+
+def _prefix(given: list[int], made: list[int]) -> list[tuple[int, int]]:
+    """How many axes of each make up the runs from the start that are complete."""
+    runs = []
+    start = first = 0
+    for last in range(1, len(made) + 1):
+        goal, end = math.prod(made[first:last]), start
+        while end < len(given) and (end == start or math.prod(given[start:end]) < goal):
+            end += 1
+        if end > start and math.prod(given[start:end]) == goal:
+            runs.append((end - start, last - first))
+            start, first = end, last
+    return runs
 
 
 def _match(given: list[int], made: list[int]) -> list[Run]:

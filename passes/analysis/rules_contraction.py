@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deburr.ir.node import Node
-from deburr.passes.analysis.walk import DeclineError, Walk, constant_of, shape_of
+from deburr.passes.analysis.walk import DeclineError, Walk, constant_of
 
 
 def conv(node: Node, walk: Walk) -> None:
@@ -56,35 +56,6 @@ def conv_transpose(node: Node, walk: Walk) -> None:
         constant_of(node, 2, "bias")
         walk.slice(node, 2, 0, made, "bias")
     walk.put_axis(node.output(), 1, made)
-
-
-def gemm(node: Node, walk: Walk) -> None:
-    """A [M, K], or [K, M] with transA; B [K, N], or [N, K] with transB; C broadcast to [M, N]."""
-    shape = constant_of(node, 1, "weight").static_shape
-    contracted = 1 if node.get("transB", 0) else 0
-    length, outputs = _sizes(shape, 2)[:: -1 if contracted else 1]
-    inputs = walk.vector(node.input(0), 0 if node.get("transA", 0) else 1, length)
-    made = walk.fresh(outputs)
-    walk.slice(node, 1, contracted, inputs, "input")
-    walk.slice(node, 1, 1 - contracted, made, "output")
-    if node.optional_input(2) is not None:
-        bias = constant_of(node, 2, "bias")
-        if bias.shape and bias.shape[-1] != 1:
-            walk.slice(node, 2, len(bias.shape) - 1, made, "bias")
-    walk.put_axis(node.output(), 1, made)
-
-
-def matmul(node: Node, walk: Walk) -> None:
-    """Activations [..., K] times a constant [K, N]."""
-    weight = constant_of(node, 1, "second operand")
-    if weight.shape is None or len(weight.shape) != 2 or len(shape_of(node.input(0))) < 2:
-        raise DeclineError("only matrices [K, N] are followed as a second operand")
-    length, outputs = _sizes(weight.static_shape, 2)
-    inputs = walk.vector(node.input(0), -1, length)
-    made = walk.fresh(outputs)
-    walk.slice(node, 1, 0, inputs, "input")
-    walk.slice(node, 1, 1, made, "output")
-    walk.put_axis(node.output(), -1, made)
 
 
 def batch_normalization(node: Node, walk: Walk) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 from deburr.ir.node import Node
 from deburr.ir.types import Shape
 from deburr.ir.value import Value
+from deburr.passes.analysis.box import varying
 from deburr.passes.analysis.classes import ALWAYS, Ids
-from deburr.passes.analysis.walk import DeclineError, Walk, integers_of, shape_of
+from deburr.passes.analysis.walk import DeclineError, Walk, free, integers_of, shape_of
 
 
 def unary(node: Node, walk: Walk) -> None:
@@ -26,6 +27,8 @@ def broadcast(node: Node, walk: Walk) -> None:
     """EQUAL along every axis that an operand really has; constants are sliced along with the axes that hold channels."""
     rank = len(shape_of(node.output()))
     operands = [value for value in node.inputs if value is not None and not value.is_constant]
+    for axis in range(rank):
+        _widen(walk, operands, axis, rank)
     aligned = [(value, _align(walk.of(value).shape, rank), _align(shape_of(value), rank)) for value in operands]
     extent = [max([1, *(int(sizes[axis] or 1) for _, sizes, _ in aligned)]) for axis in range(rank)]
     united = [value for value, sizes, dims in aligned if not _is_spread(walk, value, sizes, dims, extent)]
@@ -43,11 +46,18 @@ def _align(dims: Shape, rank: int) -> Shape:
     return (1,) * (rank - len(dims)) + tuple(dims)
 
 
+def _widen(walk: Walk, operands: list[Value], axis: int, rank: int) -> None:
+    """Where an operand with channels of its own repeats its single index of `axis`, the others lose nothing along it."""
+    own = [value for value in operands if _align(shape_of(value), rank)[axis] == 1 and walk.of(value).size > 1]
+    for value in operands if own else ():
+        ids, place = walk.of(value), axis - rank + len(shape_of(value))
+        if place >= 0 and ids.shape[place] > 1:
+            walk.whole(ids, [place], f"{own[0].name!r} is broadcast against a tensor with channels on another axis")
+
+
 def _is_spread(walk: Walk, value: Value, sizes: Shape, dims: Shape, extent: list[int]) -> bool:
     """Is a single element of the operand broadcast over an axis with channels?"""
     spread = [axis for axis, dim in enumerate(dims) if dim == 1 and extent[axis] > 1]
-    if spread and any(size != 1 for size in sizes):
-        raise DeclineError(f"{value.name!r} is broadcast against a tensor with channels on two axes")
     if spread:
         walk.freeze(value, "a single channel is broadcast over others")
     return bool(spread)
@@ -69,8 +79,7 @@ def _unite(walk: Walk, values: list[Value], extent: list[int]) -> Ids:
 def pool(node: Node, walk: Walk) -> None:
     """Axes 0 and 1 stay, the spatial axes must be free."""
     ids = walk.of(node.input(0))
-    if any(size > 1 for size in ids.shape[2:]):
-        raise DeclineError("it pools over an axis that holds channels")
+    ids = walk.whole(ids, range(2, ids.ndim), "it pools over an axis that holds channels")
     if len(node.outputs) > 1 and ids.size > 1:
         raise DeclineError("its indices count through the channels")
     for value in node.outputs:
@@ -83,8 +92,7 @@ def softmax(node: Node, walk: Walk) -> None:
     ids = walk.of(node.input(0))
     default = -1 if walk.opset >= 13 else 1
     axis = int(node.get("axis", default)) % ids.ndim
-    if any(size > 1 for size in (ids.shape[axis : axis + 1] if walk.opset >= 13 else ids.shape[axis:])):
-        raise DeclineError("it normalizes over the channels")
+    ids = walk.whole(ids, [axis] if walk.opset >= 13 else range(axis, ids.ndim), "it normalizes over the channels")
     walk.put(node.output(), ids)
 
 
@@ -102,8 +110,11 @@ def reduce(node: Node, walk: Walk) -> None:
         walk.put(node.output(), ids)
         return
     reduced = {axis % ids.ndim for axis in axes} or set(range(ids.ndim))
-    if any(ids.shape[axis] > 1 for axis in reduced):
-        raise DeclineError("it reduces over the channels")
+    if walk.options.lossy and node.op == "ReduceMean" and set(varying(ids)) <= reduced:
+        if ids.any():
+            walk.lossy[node] = "the mean runs over the channels that are left"
+        ids = free(ids.ndim)
+    ids = walk.whole(ids, sorted(reduced), "it reduces over the channels")
     walk.put(
         node.output(),
         ids if node.get("keepdims", 1) else ids.reshape([ids.shape[a] for a in range(ids.ndim) if a not in reduced]),

@@ -158,8 +158,8 @@ def gather(node: Node, walk: Walk) -> None:
         walk.put(node.output(), ids.reshape(ids.shape[:axis] + (1,) * rank + ids.shape[axis + 1 :]))
         return
     chosen = np.array(integers_of(node, 1, "list of indices"), np.int64).reshape([int(dim or 0) for dim in shape_of(indices)])
-    if chosen.ndim != 1:
-        raise DeclineError("it picks channels by a scalar or a matrix of indices")
+    if chosen.ndim > 1:
+        raise DeclineError("it picks channels by a matrix of indices")
     walk.regenerate(node, "indices")
     walk.put(node.output(), ids.take(chosen % ids.shape[axis], axis))
 

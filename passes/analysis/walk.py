@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -10,12 +12,28 @@ from deburr.ir.graph import Graph
 from deburr.ir.node import Node
 from deburr.ir.types import Shape
 from deburr.ir.value import Use, Value
+from deburr.passes.analysis.box import loosen, unite, varying
 from deburr.passes.analysis.classes import ALWAYS, Classes, Ids
 from deburr.passes.analysis.groups import Frozen, Regenerate, Slice
 
 
 class DeclineError(Exception):
     """A rule cannot follow the channels through its node; the message says why. The driver freezes them."""
+
+
+Heads = Literal["whole", "inner"]
+
+
+@dataclass(frozen=True)
+class ChannelOptions:
+    """What the analysis may do beyond the obvious.
+
+    `heads`: where channels are split into heads, "whole" heads go, or "inner": the same positions of every head.
+    `lossy`: follow the channels through normalizations over them, whose statistics then change.
+    """
+
+    heads: Heads = "whole"
+    lossy: bool = False
 
 
 class Walk:
@@ -25,13 +43,14 @@ class Walk:
     removed from it. Batch and spatial axes are free until a Reshape mixes them with channels.
     """
 
-    def __init__(self, graph: Graph, opset: int) -> None:
-        self.graph, self.opset = graph, opset
+    def __init__(self, graph: Graph, opset: int, options: ChannelOptions | None = None) -> None:
+        self.graph, self.opset, self.options = graph, opset, options or ChannelOptions()
         self.classes = Classes()
         self.ids: dict[Value, Ids] = {}
         self.slices: list[Slice] = []
         self.regenerates: list[Regenerate] = []
         self.frozen: list[Frozen] = []
+        self.lossy: dict[Node, str] = {}
         self._staged: list[Slice | Regenerate] = []
 
     def visit(self, node: Node, rule: Callable[[Node, Walk], None] | str) -> None:
@@ -44,6 +63,8 @@ class Walk:
             rule(node, self)
         except DeclineError as decline:
             self._staged = []
+            for value in node.outputs:
+                self.ids.pop(value, None)  # type: ignore[arg-type]
             for value in node.inputs:
                 if value is not None and not value.is_constant:
                     self.freeze(value, str(decline), node)
@@ -51,7 +72,7 @@ class Walk:
             (self.slices if isinstance(item, Slice) else self.regenerates).append(item)  # type: ignore[arg-type]
         for value in node.outputs:
             if value is not None and value not in self.ids and value.shape is not None:
-                self.ids[value] = _free(len(value.shape))
+                self.ids[value] = free(len(value.shape))
 
     def _need_ranks(self, node: Node) -> None:
         for value in (*node.inputs, *node.outputs):
@@ -62,19 +83,33 @@ class Walk:
 
     def of(self, value: Value) -> Ids:
         """The class array of a value that is no constant (of another graph, or unseen: never removed)."""
-        return self.ids[value] if value in self.ids else _free(len(shape_of(value)))
+        return loosen(self.classes, self.ids[value]) if value in self.ids else free(len(shape_of(value)))
 
     def vector(self, value: Value, axis: int, length: int) -> Ids:
-        """The class of each index of `axis`, which must be the only axis with classes.
+        """The class of each index of `axis`; along the other axes, classes are united.
 
-        :raises DeclineError: if another axis has classes too.
+        :raises DeclineError: if `axis` has no classes but another axis has.
         """
         ids = self.of(value)
         axis %= ids.ndim
-        others = [other for other, size in enumerate(ids.shape) if size > 1 and other != axis]
-        if others:
-            raise DeclineError(f"axis {others[0]} of {value.name!r} holds channels too")
+        for other in varying(ids):
+            if ids.shape[axis] == 1:
+                raise DeclineError(f"axis {other} of {value.name!r} holds channels too")
+            if other != axis:
+                ids = unite(self.classes, ids, other)
         return np.broadcast_to(ids.reshape(-1), (length,))
+
+    def whole(self, ids: Ids, axes: Iterable[int], reason: str) -> Ids:
+        """Unite along axes that an operator mixes, as long as whole slices of other axes can go.
+
+        :raises DeclineError: with `reason`, if the classes vary along one of `axes` alone.
+        """
+        for axis in axes:
+            if ids.shape[axis] > 1:
+                if len(varying(ids)) == 1:
+                    raise DeclineError(reason)
+                ids = unite(self.classes, ids, axis)
+        return ids
 
     def fresh(self, count: int) -> Ids:
         return self.classes.fresh(count)
@@ -108,7 +143,8 @@ class Walk:
         self.frozen.extend(Frozen(value, axis, reason, node) for axis in carried)
 
 
-def _free(rank: int) -> Ids:
+def free(rank: int) -> Ids:
+    """A class array of which nothing is removed."""
     return np.full((1,) * rank, ALWAYS, np.int64)
 
 

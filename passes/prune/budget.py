@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,8 +12,8 @@ import numpy.typing as npt
 
 from deburr.ir.node import Node
 from deburr.ir.value import Value
-from deburr.passes.analysis.classes import Mask, Scores
-from deburr.passes.analysis.cost import Cost
+from deburr.passes.analysis.classes import Ids, Mask, Scores
+from deburr.passes.analysis.cost import Cost, contracted_axes
 from deburr.passes.analysis.groups import Channels, Group, Slice
 
 Budget = Literal["channels", "macs", "parameters"]
@@ -27,6 +28,26 @@ class _Term:
     slices: tuple[Slice, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class _Product:
+    """The work of a product whose constants (if any) stay: it shrinks with its output, and with the axes it sums over."""
+
+    macs: int
+    output: Ids
+    summed: tuple[Ids, ...]
+
+    def fraction(self, keep: Mask) -> float:
+        return math.prod((float(keep[ids].mean()) for ids in self.summed), start=float(keep[self.output].mean()))
+
+
+def _axes(analysis: Channels, node: Node) -> Iterator[Ids]:
+    """The classes along each summed axis that holds some."""
+    for index, axis in contracted_axes(node):
+        ids = analysis.ids.get(node.input(index))
+        if ids is not None and ids.shape[axis] > 1:
+            yield ids.reshape(-1)  # the analysis leaves at most one axis with classes
+
+
 class Ledger:
     """The cost of any keep-set, without touching the graph: constants shrink along the axes that follow classes, and the
     work of a contraction shrinks with its weight."""
@@ -39,19 +60,32 @@ class Ledger:
             cuts.setdefault(slice_.constant, {}).setdefault(slice_.axis, slice_)
             if slice_.role in ("input", "output"):
                 readers.setdefault(slice_.constant, {})[slice_.use.node] = None
+        # A recurrent network reads two matrices: its work is split by their sizes.
+        read: dict[Node, int] = {}
+        for value, nodes in readers.items():
+            for node in nodes:
+                read[node] = read.get(node, 0) + (value.constant.size if value.constant is not None else 0)
         self._terms = []
         for value, by_axis in cuts.items():
             assert value.constant is not None
-            work = sum(cost.macs.get(node, 0) for node in readers.get(value, ()))
+            size = value.constant.size
+            work = sum(cost.macs.get(node, 0) * size // read[node] for node in readers.get(value, ()) if read[node])
             self._terms.append(_Term(value.constant.size, work, tuple(by_axis.values())))
         self._rest = cost.parameters - sum(term.elements for term in self._terms)
-        self._other_macs = cost.total_macs - sum(term.macs for term in self._terms)
+        self._products = [
+            _Product(macs, analysis.ids[node.output()], tuple(_axes(analysis, node)))
+            for node, macs in cost.macs.items()
+            if node.op in ("MatMul", "Gemm", "Einsum") and node not in read and node.output() in analysis.ids
+        ]
+        measured = sum(term.macs for term in self._terms) + sum(product.macs for product in self._products)
+        self._other_macs = cost.total_macs - measured
 
     def parameters(self, keep: Mask) -> float:
         return self._rest + sum(term.elements * self._fraction(term, keep) for term in self._terms)
 
     def macs(self, keep: Mask) -> float:
-        return self._other_macs + sum(term.macs * self._fraction(term, keep) for term in self._terms)
+        between = sum(product.macs * product.fraction(keep) for product in self._products)
+        return self._other_macs + between + sum(term.macs * self._fraction(term, keep) for term in self._terms)
 
     def channels(self, keep: Mask) -> float:
         return float(sum(keep[group.classes].sum() for group in self._analysis.prunable))
@@ -81,7 +115,8 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Limits:
-    """`ratio` of the budget's cost goes; each group keeps a multiple of `round_to` channels, and at least `minimum`."""
+    """`ratio` of the budget's cost goes; each group keeps at least `minimum` classes, and so many that the
+    axes of its weights are multiples of `round_to`: heads of 64 channels need no rounding."""
 
     ratio: float
     budget: Budget
@@ -115,7 +150,8 @@ def _keep(
     keep[removed] = False
     for group in groups:
         count = int(keep[group.classes].sum())
-        allowed = min(group.size, max(limits.minimum, math.ceil(count / limits.round_to) * limits.round_to))
+        step = limits.round_to // math.gcd(limits.round_to, group.span)
+        allowed = min(group.size, max(limits.minimum, math.ceil(count / step) * step))
         best = group.classes[np.argsort(-scores[group.classes], kind="stable")]
         keep[best[:allowed]] = True
         keep[best[allowed:]] = False

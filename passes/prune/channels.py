@@ -8,10 +8,11 @@ from typing import ClassVar
 from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
 from deburr.passes import registry
-from deburr.passes.analysis.channels import channels
+from deburr.passes.analysis.channels import ChannelAnalysis
 from deburr.passes.analysis.classes import Scores
 from deburr.passes.analysis.cost import cost
 from deburr.passes.analysis.groups import Channels
+from deburr.passes.analysis.walk import ChannelOptions, Heads
 from deburr.passes.core import Context, Pass
 from deburr.passes.prune.budget import Budget, Ledger, Limits, choose
 from deburr.passes.prune.reference import reference_of
@@ -24,6 +25,8 @@ class PruneChannels(Pass):
 
     The channels with the lowest scores go, over all groups of the model, until `ratio` of the budget (MACs, parameters, or the
     number of channels) is gone. `criterion` scores them; `per_cost` divides by what a channel costs in the budget's unit.
+    `heads` says what goes of an attention: whole heads, or the same positions inside every head. `lossy` also removes channels
+    from normalizations over them, whose statistics then change: the result is not exact any more.
     """
 
     name: ClassVar[str] = "prune-channels"
@@ -39,11 +42,13 @@ class PruneChannels(Pass):
     round_to: int = 8
     minimum: int = 1
     per_cost: bool = False
+    heads: Heads = "whole"
+    lossy: bool = False
 
     def run(self, graph: Graph, context: Context) -> None:
         """:raises DeburrError: E203 for an option out of its range; E206 if the criterion needs data and there is none."""
         self._check()
-        analysis = context.analysis(channels, graph)
+        analysis = context.analysis(ChannelAnalysis(ChannelOptions(self.heads, self.lossy)), graph)
         for frozen in analysis.frozen:
             context.remark(frozen.node or frozen.value, f"keeps axis {frozen.axis} of {frozen.value.name!r}: {frozen.reason}")
         scores = registry.criteria().find(self.criterion, "E203", "criterion", f"pass {self}")(analysis, context)
@@ -63,6 +68,9 @@ class PruneChannels(Pass):
                 f"graph {graph.name!r}", f"only {1 - after / before:.1%} of the {self.budget} can go",
                 "lower round_to or minimum, or see what is frozen",
             )  # fmt: skip
+        for node, reason in analysis.lossy.items():
+            if not keep[analysis.ids[node.input(0)]].all():
+                context.remark(node, f"lossy: {reason}", "compensate, or train, or leave out lossy=true")
         if not all(keep[group.classes].all() for group in analysis.groups):
             remove_channels(analysis, keep, context, reference_of(context))
 

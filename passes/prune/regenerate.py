@@ -59,6 +59,8 @@ def _expand(node: Node, analysis: Channels, masks: Masks) -> None:
 
 def _split(node: Node, analysis: Channels, masks: Masks) -> None:
     mask = masks(node.input(0))[int(node.get("axis", 0))]
+    if mask.size == 1:
+        return
     bounds = np.cumsum([0, *split_sizes(node, mask.size)])
     sizes = [int(mask[start:end].sum()) for start, end in itertools.pairwise(bounds.tolist())]
     if node.get("split") is not None:
@@ -84,9 +86,12 @@ def _indices(node: Node, analysis: Channels, masks: Masks) -> None:
     axis, array = int(node.get("axis", 0)), node.input(1).array
     assert array is not None
     mask = masks(node.input(0))[axis]
-    chosen = array % mask.size
+    if mask.size == 1:
+        return
+    chosen = np.atleast_1d(array % mask.size)
     rank = np.cumsum(mask) - 1
     kept = chosen[mask[chosen]]
+    kept = kept.reshape(()) if array.ndim == 0 else kept  # the single index is there: its slice would be empty otherwise
     node.set_input(1, node.owner.add_constant(rank[kept].astype(array.dtype), node.input(1).name))
 
 
@@ -97,6 +102,19 @@ def _sizes(node: Node, analysis: Channels, masks: Masks) -> None:
         int(mask.sum()) if mask.size > 1 else int(size)
         for size, mask in zip(array, masks(node.output()), strict=True)
     ])  # fmt: skip
+
+
+def _num_groups(node: Node, analysis: Channels, masks: Masks) -> None:
+    """Whole statistics groups went: as many are left as channels by the size of a group."""
+    mask, groups = masks(node.input(0))[1], int(node.get("num_groups"))
+    if mask.size > 1:
+        node.set_attribute("num_groups", int(mask.reshape(groups, -1).any(1).sum()))
+
+
+def _hidden_size(node: Node, analysis: Channels, masks: Masks) -> None:
+    mask = masks(next(value for value in node.outputs if value is not None))[-1]
+    if mask.size > 1:
+        node.set_attribute("hidden_size", int(mask.sum()))
 
 
 def _group(node: Node, analysis: Channels, masks: Masks) -> None:
@@ -114,5 +132,7 @@ _REGENERATE: Mapping[str, Callable[[Node, Channels, Masks], None]] = MappingProx
         "indices": _indices,
         "sizes": _sizes,
         "group": _group,
+        "num_groups": _num_groups,
+        "hidden_size": _hidden_size,
     }
 )

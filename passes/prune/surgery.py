@@ -34,10 +34,17 @@ def remove_channels(analysis: Channels, keep: Mask, context: Context, reference:
             reference.record(value.name, masks)
         expected[value] = _shrunk(value, masks)
     _slice_constants(analysis, along)
-    for value, shape in expected.items():
-        if isinstance(value.type, TensorType) and shape is not None:
-            value.graph.set_type(value, TensorType(value.type.dtype, shape))
+    types = {
+        value: TensorType(value.type.dtype, shape)
+        for value, shape in expected.items()
+        if isinstance(value.type, TensorType) and shape is not None
+    }
+    for value, type_ in types.items():
+        value.graph.set_type(value, type_)
     infer(context.model, overwrite=True)
+    for value, type_ in types.items():
+        if value.shape is None:  # inference knows nothing (behind a GroupNormalization): what was known before still holds
+            value.graph.set_type(value, type_)
     for value, shape in expected.items():
         if not _agree(value.shape, shape):
             raise DeburrError(

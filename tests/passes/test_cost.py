@@ -56,10 +56,30 @@ def test_a_shared_constant_counts_once():
     assert found.total_macs == 2 * 9 * 64
 
 
-def test_what_is_not_counted_gets_a_remark():
+def test_an_einsum_counts_every_combination_of_indices():
     builder = Builder()
-    builder.node("Einsum", ["x", builder.weight(4, 5)], "y", equation="bi,ij->bj")
-    found, by_op, context = _cost(builder.model({"x": ["batch", 4]}, {"y": ["batch", 5]}))
+    builder.node("Einsum", ["x", builder.weight(4, 5)], "y", equation="...i,ij")
+    _, by_op, _ = _cost(builder.model({"x": ["batch", 7, 4]}, {"y": ["batch", 7, 5]}))
+    assert by_op == {"Einsum": 7 * 4 * 5}
+
+
+def test_a_recurrent_network_counts_both_products_of_both_directions():
+    builder = Builder()
+    weights = [builder.weight(2, 4 * 6, 3), builder.weight(2, 4 * 6, 6)]
+    builder.node("LSTM", ["x", *weights], "y", hidden_size=6, direction="bidirectional")
+    _, by_op, _ = _cost(builder.model({"x": [5, "batch", 3]}, {"y": [5, 2, "batch", 6]}))
+    assert by_op == {"LSTM": 5 * 2 * 4 * 6 * (3 + 6)}
+
+
+def test_what_is_not_counted_gets_a_remark():
+    from onnx import helper
+
+    builder = Builder()
+    builder.nodes.append(helper.make_node("Mystery", ["x"], ["m"], domain="com.example"))
+    builder.node("Einsum", ["m", builder.weight(4, 5)], "y", equation="bi,ij->bj")
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
+    graph = {"x": ["batch", 4]}, {"y": ["batch", 5]}
+    found, by_op, context = _cost(builder.model(*graph, opset_imports=opsets))
     assert by_op == {}
     assert [remark.reason for remark in context.remarks] == ["its multiply-accumulates are not counted"]
     assert found.parameters == 20
