@@ -10,14 +10,16 @@ from deburr.passes.core import Context, Pass
 from deburr.passes.quantize.calibrate import Calibrate
 from deburr.passes.quantize.correct_bias import CorrectBias
 from deburr.passes.quantize.insert_qdq import InsertQdq
+from deburr.passes.quantize.round_weights import RoundWeights
 from deburr.passes.quantize.scale_weights import ScaleWeights
 
 
 @dataclass(frozen=True)
 class Quantize(Pass):
-    """Activations u8, weights s8 per channel, biases int32: calibrate, scale-weights, correct-bias and insert-qdq in turn.
+    """Activations u8, weights s8 per channel, biases int32: calibrate, scale-weights, round-weights and insert-qdq in turn.
 
-    :param correct_bias: False leaves correct-bias out. The other options are those of calibrate.
+    :param rounding: second-order is round-weights; corrected is the nearest integers and correct-bias; nearest is those alone.
+    :param bits: of the weights, as in scale-weights. The other options are those of calibrate.
     """
 
     name: ClassVar[str] = "quantize"
@@ -29,15 +31,17 @@ class Quantize(Pass):
     observer: str = "mse"
     percentile: float = 99.999
     activations: Literal["u8", "s8"] = "u8"
-    correct_bias: bool = True
+    rounding: Literal["second-order", "corrected", "nearest"] = "second-order"
+    bits: Literal[8, 4] = 8
     dialect: str = "ort"
 
     def run(self, graph: Graph, context: Context) -> None:
         """:raises DeburrError: what the four passes raise."""
         steps: list[Pass] = [
             Calibrate(self.observer, self.percentile, self.activations, self.dialect),
-            ScaleWeights(self.dialect),
-            *([CorrectBias(self.dialect)] if self.correct_bias else []),
+            ScaleWeights(self.dialect, self.bits),
+            *([RoundWeights(dialect=self.dialect)] if self.rounding == "second-order" else []),
+            *([CorrectBias(self.dialect)] if self.rounding == "corrected" else []),
             InsertQdq(self.dialect),
         ]
         for step in steps:

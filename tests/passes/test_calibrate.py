@@ -210,7 +210,7 @@ def test_corrected_biases_leave_no_mean_error() -> None:
         error = np.abs(outputs(result, data)[0].mean(axis=(0, 2, 3)) - exact)
         return float(error[[0, 3, 4, 5]].max())  # the others give a constant, which only the output's own step rounds
 
-    plain, corrected = (error(f"quantize{{observer=minmax,correct_bias={on}}}") for on in ("false", "true"))
+    plain, corrected = (error(f"quantize{{observer=minmax,rounding={how}}}") for how in ("nearest", "corrected"))
     assert corrected < plain / 3
 
 
@@ -222,7 +222,9 @@ def test_bias_correction_helps_a_depthwise_network() -> None:
     def bias_of(pipeline: str) -> float:
         return float(np.abs((outputs(quantized(proto, pipeline), data)[0] - exact).mean(axis=0)).mean())
 
-    assert bias_of("clean,quantize{observer=minmax}") < bias_of("clean,quantize{observer=minmax,correct_bias=false}")
+    assert bias_of("clean,quantize{observer=minmax,rounding=corrected}") < bias_of(
+        "clean,quantize{observer=minmax,rounding=nearest}"
+    )
 
 
 @pytest.mark.parametrize(

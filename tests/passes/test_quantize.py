@@ -79,7 +79,7 @@ def test_before_and_after() -> None:
     x = builder.node("Relu", [builder.conv("x", 2, 4, 1)])
     builder.conv(x, 4, 2, 1, "y")
     proto = builder.model({"x": ["n", 2, 3, 3]}, {"y": ["n", 2, 3, 3]})
-    graph = optimized(proto, "quantize{observer=minmax,correct_bias=false}").model.graph
+    graph = optimized(proto, "quantize{observer=minmax,rounding=nearest}").model.graph
     lines = [line.split("=", 1) for line in print_graph(graph).splitlines() if "= " in line and "const" not in line]
     steps = [(left.split(":")[0].strip(), right.split(" ")[1].split("(")[0]) for left, right in lines]
     assert steps == [
@@ -185,7 +185,7 @@ def test_clip_falls_only_where_the_quantizer_clamps_the_same(low: float, high: f
     x = builder.node("Clip", [builder.conv("x", 3, 8), *bounds])
     builder.conv(x, 8, 4, output="y")
     proto = builder.model({"x": ["n", 3, 8, 8]}, {"y": ["n", 4, 8, 8]})
-    result = quantized(proto, "quantize{observer=minmax,correct_bias=false}")
+    result = quantized(proto, "quantize{observer=minmax,rounding=nearest}")
     assert bool(ops(result)["Clip"]) == kept
     assert quality(proto, result) > 25
 
@@ -219,7 +219,7 @@ def test_shared_weights_are_stored_once() -> None:
     x = builder.node("Conv", ["x", shared], pads=[1] * 4)
     builder.node("Conv", [x, shared], "y", pads=[1] * 4)
     proto = builder.model({"x": ["n", 8, 6, 6]}, {"y": ["n", 8, 6, 6]})
-    result = quantized(proto, "quantize{correct_bias=false}")
+    result = quantized(proto, "quantize{rounding=nearest}")
     assert sum(tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 4 for tensor in result.graph.initializer) == 1
     assert quality(proto, result) > 30
 
