@@ -177,7 +177,10 @@ def test_options_out_of_range(options):
 
 def test_an_unknown_criterion_is_named_with_the_list():
     model = read(WIDE)
-    with pytest.raises(DeburrError, match=r"no criterion 'l3'.*there are l1, l2, random, reconstruction"):
+    with pytest.raises(
+        DeburrError,
+        match=r"no criterion 'l3'.*there are batch-norm, geometric-median, l1, l2, obd, random, reconstruction, wanda",
+    ):
         PruneChannels(criterion="l3").run(model.graph, Context(model))
 
 
