@@ -80,7 +80,7 @@ def relative(analysis: Channels, scores: Scores) -> Scores:
 
 
 def fall_back(analysis: Channels, context: Context, scores: Scores, measured: Scores, *why: str) -> Scores:
-    """`scores`, with l2 scores for each prunable group that holds a class where `measured` is 0, and a remark (`why`: reason, hint).
+    """`scores`, with l2 scores for each prunable group that holds a class where `measured` is 0, and a remark (reason, hint).
 
     They are scaled to the mean of the groups that were measured, so that neither kind goes before the other.
     """
