@@ -26,8 +26,8 @@ def measure(criterion: str, model: object, ratio: float, data: dict, labels: np.
     remarks: list = []
     row = {"criterion": criterion}
     for name, rest in (("pruned", ""), ("compensated", ",compensate")):
-        # Folding first or last gives the same numbers; only batch-norm needs its layers while it ranks.
-        text = f"{prune},clean{rest}" if criterion == "batch-norm" else f"clean,{prune}{rest}"
+        # batch-norm needs its layers while it ranks.
+        text = f"{prune}{rest},clean" if criterion == "batch-norm" else f"clean,{prune}{rest}"
         made = deburr.optimize(model, text, data=FOLDER / "calibration.npz", seed=0, remarks=remarks)
         row[name] = accuracy(deburr.run(made, data)["logits"], labels)
         row["macs"] = size(made).macs
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/importance"))
     parser.add_argument("--ratio", type=float, default=0.5, help="share of the MACs that goes")
     parser.add_argument("--samples", type=int, default=None, help="evaluate on the first N images only")
+    parser.add_argument("--criterion", action="append", help="this one only (may be given again); all of them otherwise")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     with np.load(FOLDER / "evaluation.npz") as archive:
@@ -50,7 +51,7 @@ def main() -> None:
     print(f"original: accuracy {original:.2%}, {whole} MACs, {len(labels)} images\n")
     print("| criterion | MACs left | pruned | compensated |\n| :-- | --: | --: | --: |")
     rows = []
-    for criterion in sorted(registry.criteria()):
+    for criterion in given.criterion or sorted(registry.criteria()):
         row = measure(criterion, model, given.ratio, data, labels)
         rows.append(row)
         note = f" ({row['ranked_by_l2']} groups ranked by l2)" if row["ranked_by_l2"] else ""

@@ -88,7 +88,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Limits:
-    """`ratio` of the budget's cost goes; each group keeps a multiple of `round_to` channels, and at least `minimum`."""
+    """`ratio` of the budget's cost goes; each group keeps a multiple of `round_to` channels (or all), `minimum` at least."""
 
     ratio: float
     budget: Budget
@@ -118,7 +118,8 @@ class Ordered:
         keep[self._order[:removed]] = False
         for group, best in self._best:
             count = int(keep[group.classes].sum())
-            allowed = min(group.size, max(limits.minimum, math.ceil(count / limits.round_to) * limits.round_to))
+            steps = math.ceil(max(count, limits.minimum) / limits.round_to)
+            allowed = min(group.size, steps * limits.round_to)
             keep[best[:allowed]] = True
             keep[best[allowed:]] = False
         return keep

@@ -49,6 +49,7 @@ def choose_by_latency(analysis: Channels, scores: Scores, limits: Limits, contex
     context.remark(
         f"graph {analysis.graph.name!r}",
         f"{clock.count} models measured: {before:.4g} ms before, {best[0]:.4g} ms with what was chosen, {goal:.4g} ms wanted",
+        "" if best[0] <= goal else "the budget was not met: see what is frozen, or what of the time no channel takes",
     )
     return best[1]
 
