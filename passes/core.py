@@ -50,12 +50,16 @@ class Context:
 
     :param data: calibration samples, or None.
     :param target: name of the device that the model is meant for, or None.
+    :param lanes: elements of a vector of the target, or None where no target is known.
+    :param latency: milliseconds that a model takes on the target, measured; None where there is no target to measure on.
     :param progress: wraps an iterable (items, total, description) in a progress bar.
     """
 
     model: Model
     data: Samples | None = None
     target: str | None = None
+    lanes: int | None = None
+    latency: Callable[[Model], float] | None = None
     seed: int = 0
     progress: Progress = _no_progress
     work_folder: Path | None = None

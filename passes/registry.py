@@ -51,6 +51,10 @@ RECIPES = {
 CRITERIA: dict[str, str] = {
     "l1": "deburr.passes.prune.importance:l1",
     "l2": "deburr.passes.prune.importance:l2",
+    "batch-norm": "deburr.passes.prune.importance:batch_norm",
+    "geometric-median": "deburr.passes.prune.importance:geometric_median",
+    "wanda": "deburr.passes.prune.activations:wanda",
+    "obd": "deburr.passes.prune.activations:obd",
     "random": "deburr.passes.prune.importance:random",
     "reconstruction": "deburr.passes.prune.reconstruction:reconstruction",
 }  # how important a channel is

@@ -73,6 +73,14 @@ def find(name: str) -> Target:
     )  # fmt: skip
 
 
+def lanes_of(name: str) -> int:
+    """The `lanes` of `find(name)`, without loading TVM.
+
+    :raises DeburrError: E401 with the nearest names.
+    """
+    return LANES[isa_of(cpu_flags())] if name == "host" else find(name).lanes
+
+
 @lru_cache(maxsize=1)
 def presets() -> Mapping[str, Target]:
     """The targets of presets.toml by name."""

@@ -8,22 +8,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from deburr.ir.node import Node
 from deburr.ir.value import Value
 from deburr.passes.analysis.classes import Ids, Mask, Scores
 from deburr.passes.analysis.cost import Cost, contracted_axes
-from deburr.passes.analysis.groups import Channels, Group, Slice
+from deburr.passes.analysis.groups import Channels, Slice
 
-Budget = Literal["channels", "macs", "parameters"]
+Counted = Literal["channels", "macs", "parameters", "bytes"]
+Budget = Literal["channels", "macs", "parameters", "bytes", "latency"]
 
 
 @dataclass(frozen=True)
 class _Term:
-    """A constant's elements and the work done with each of them, and the axes along which it is cut."""
+    """A constant's elements and bytes, the work done with it, and the axes along which it is cut."""
 
     elements: int
+    bytes: int
     macs: int
     slices: tuple[Slice, ...]
 
@@ -70,7 +71,8 @@ class Ledger:
             assert value.constant is not None
             size = value.constant.size
             work = sum(cost.macs.get(node, 0) * size // read[node] for node in readers.get(value, ()) if read[node])
-            self._terms.append(_Term(value.constant.size, work, tuple(by_axis.values())))
+            self._terms.append(_Term(size, value.constant.nbytes, work, tuple(by_axis.values())))
+        self._other_bytes = cost.parameter_bytes - sum(term.bytes for term in self._terms)
         self._rest = cost.parameters - sum(term.elements for term in self._terms)
         self._products = [
             _Product(macs, analysis.ids[node.output()], tuple(_axes(analysis, node)))
@@ -83,6 +85,10 @@ class Ledger:
     def parameters(self, keep: Mask) -> float:
         return self._rest + sum(term.elements * self._fraction(term, keep) for term in self._terms)
 
+    def bytes(self, keep: Mask) -> float:
+        """What the constants take in a file: an element of a quantized weight counts 1, of a float32 weight 4."""
+        return self._other_bytes + sum(term.bytes * self._fraction(term, keep) for term in self._terms)
+
     def macs(self, keep: Mask) -> float:
         between = sum(product.macs * product.fraction(keep) for product in self._products)
         return self._other_macs + between + sum(term.macs * self._fraction(term, keep) for term in self._terms)
@@ -90,15 +96,16 @@ class Ledger:
     def channels(self, keep: Mask) -> float:
         return float(sum(keep[group.classes].sum() for group in self._analysis.prunable))
 
-    def of(self, budget: Budget, keep: Mask) -> float:
+    def of(self, budget: Counted, keep: Mask) -> float:
         """The cost that a budget limits."""
-        return {"channels": self.channels, "macs": self.macs, "parameters": self.parameters}[budget](keep)
+        counts = {"channels": self.channels, "macs": self.macs, "parameters": self.parameters, "bytes": self.bytes}
+        return counts[budget](keep)
 
-    def per_channel(self, budget: Budget) -> Scores:
+    def per_channel(self, budget: Counted) -> Scores:
         """What removing one class alone would save."""
         saved = np.zeros(self._analysis.class_count)
         for term in self._terms:
-            amount = {"channels": 0, "macs": term.macs, "parameters": term.elements}[budget]
+            amount = {"channels": 0, "macs": term.macs, "parameters": term.elements, "bytes": term.bytes}[budget]
             for slice_ in term.slices:
                 if slice_.vector is not None:
                     np.add.at(saved, slice_.vector, amount / len(slice_.vector))
@@ -115,8 +122,8 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Limits:
-    """`ratio` of the budget's cost goes; each group keeps at least `minimum` classes, and so many that the
-    axes of its weights are multiples of `round_to`: heads of 64 channels need no rounding."""
+    """`ratio` of the budget's cost goes; each group keeps at least `minimum` classes (or all), and so many that the axes of its
+    weights are multiples of `round_to`: heads of 64 channels need no rounding."""
 
     ratio: float
     budget: Budget
@@ -124,35 +131,45 @@ class Limits:
     minimum: int
 
 
+class Ordered:
+    """The keep-sets that remove the lowest scores first, by how many of the `count` removable channels they may remove."""
+
+    def __init__(self, analysis: Channels, scores: Scores, limits: Limits) -> None:
+        self._analysis, self._limits = analysis, limits
+        self._scores = np.where(analysis.always, np.inf, scores)
+        groups = analysis.prunable
+        units = np.concatenate([group.classes for group in groups]) if groups else np.zeros(0, np.int64)
+        units = units[~analysis.always[units]]
+        self._order = units[np.argsort(self._scores[units], kind="stable")]
+        self._best = [(group, group.classes[np.argsort(-self._scores[group.classes], kind="stable")]) for group in groups]
+
+    @property
+    def count(self) -> int:
+        return len(self._order)
+
+    def keep(self, removed: int) -> Mask:
+        """All but the `removed` lowest scores, with the best of each group put back until its count is allowed."""
+        keep, limits = self._analysis.keep_all(), self._limits
+        keep[self._order[:removed]] = False
+        for group, best in self._best:
+            count = int(keep[group.classes].sum())
+            step = limits.round_to // math.gcd(limits.round_to, group.span)
+            allowed = min(group.size, math.ceil(max(count, limits.minimum) / step) * step)
+            keep[best[:allowed]] = True
+            keep[best[allowed:]] = False
+        return keep
+
+
 def choose(analysis: Channels, ledger: Ledger, scores: Scores, limits: Limits) -> Mask:
     """The keep-set that removes as few of the lowest scores as meet the budget (or, if none does, as many as it may)."""
-    groups = analysis.prunable
-    scores = np.where(analysis.always, np.inf, scores)
-    units = np.concatenate([group.classes for group in groups]) if groups else np.zeros(0, np.int64)
-    units = units[~analysis.always[units]]
-    order = units[np.argsort(scores[units], kind="stable")]
+    assert limits.budget != "latency"
+    ordered = Ordered(analysis, scores, limits)
     goal = (1 - limits.ratio) * ledger.of(limits.budget, analysis.keep_all())
-    low, high = 0, len(order)
+    low, high = 0, ordered.count
     while low < high:
         middle = (low + high) // 2
-        if ledger.of(limits.budget, _keep(analysis, groups, scores, order[:middle], limits)) <= goal:
+        if ledger.of(limits.budget, ordered.keep(middle)) <= goal:
             high = middle
         else:
             low = middle + 1
-    return _keep(analysis, groups, scores, order[:low], limits)
-
-
-def _keep(
-    analysis: Channels, groups: tuple[Group, ...], scores: Scores, removed: npt.NDArray[np.int64], limits: Limits
-) -> Mask:
-    """All but `removed`, with the best of each group put back until its count is allowed."""
-    keep = analysis.keep_all()
-    keep[removed] = False
-    for group in groups:
-        count = int(keep[group.classes].sum())
-        step = limits.round_to // math.gcd(limits.round_to, group.span)
-        allowed = min(group.size, max(limits.minimum, math.ceil(count / step) * step))
-        best = group.classes[np.argsort(-scores[group.classes], kind="stable")]
-        keep[best[:allowed]] = True
-        keep[best[allowed:]] = False
-    return keep
+    return ordered.keep(low)

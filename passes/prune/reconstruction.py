@@ -8,91 +8,59 @@ updated each time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from deburr.ir.errors import DeburrError
 from deburr.passes.analysis.classes import Ids, Scores
 from deburr.passes.analysis.groups import Channels, Group
 from deburr.passes.core import Context
-from deburr.passes.prune.layers import Layer, Matrix, layer_of
-from deburr.passes.prune.prefix import capture_prefix
-from deburr.passes.prune.regression import Moments
+from deburr.passes.prune.consumers import Consumer, consumers
+from deburr.passes.prune.importance import fall_back
+from deburr.passes.prune.layers import Matrix
 
-_ROWS = 32768
-_BATCH = 50
 _DAMPING = 0.01
 
 
 def reconstruction(analysis: Channels, context: Context) -> Scores:
     """Error that a channel's removal adds to the outputs of its consumers, relative to the variance of these outputs.
 
+    A group whose consumers cannot be measured gets its l2 scores, with a remark.
+
     :raises DeburrError: E206 without calibration data.
     """
-    if context.data is None:
-        raise DeburrError("E206", "the criterion reconstruction needs calibration data", hint="give --data FILE.npz")
-    scores = np.zeros(analysis.class_count)
-    consumers = list(_consumers(analysis))
-    _measure(consumers, context)
+    scores, measured = np.zeros(analysis.class_count), np.zeros(analysis.class_count)
+    found = [_solve(consumer) for consumer in consumers(analysis, context, "reconstruction", grouped=False)]
+    for consumer in found:
+        measured[consumer.vector] = 1
     for group in context.progress(analysis.prunable, len(analysis.prunable), "rank channels"):
-        _rank(group, [consumer for consumer in consumers if np.isin(consumer.vector, group.classes).any()], scores)
-    return scores
+        _rank(group, [consumer for consumer in found if np.isin(consumer.vector, group.classes).any()], scores)
+    return fall_back(analysis, context, scores, measured, "no consumer of it can be refitted")
 
 
 @dataclass(eq=False)
-class _Consumer:
-    """A contraction and the class of each of its input channels; `inverse` [d, d] and `weight` [d, outputs] once measured."""
+class _Solved:
+    """The class of each input channel of a consumer, `inverse` [d, d] of its damped covariance, and `weight` [d, outputs] in
+    units of the output's standard deviation."""
 
-    layer: Layer
     vector: Ids
-    moments: Moments
     inverse: Matrix
     weight: Matrix
 
-    def finish(self) -> None:
-        """From moments to the inverse of the damped covariance, and weights in units of the output's standard deviation."""
-        covariance = self.moments.centered()[0][0]
-        size = len(covariance)
-        covariance += (_DAMPING * np.trace(covariance) / size + 1e-10) * np.eye(size)
-        weight = self.layer.matrix()[0]
-        energy = float((weight * (covariance @ weight)).sum())
-        self.inverse = np.linalg.inv(covariance)
-        self.weight = weight / np.sqrt(max(energy, 1e-30))
 
-
-def _measure(consumers: list[_Consumer], context: Context) -> None:
-    """One pass over the data for all consumers."""
-    assert context.data is not None
-    random, data = context.random(), context.data
-    inputs = list(dict.fromkeys(consumer.layer.node.input(0) for consumer in consumers))
-    batches = capture_prefix(context.model, inputs, data, _BATCH) if inputs else ()
-    for arrays in context.progress(batches, -(-len(data) // _BATCH), "measure inputs"):
-        by_value = dict(zip(inputs, arrays, strict=True))
-        for consumer in consumers:
-            x = by_value[consumer.layer.node.input(0)]
-            rows = consumer.layer.rows(x)
-            share = max(1, _ROWS * len(x) // len(data))
-            chosen = np.sort(random.choice(rows.shape[1], share, replace=False)) if share < rows.shape[1] else slice(None)
-            consumer.moments.add(rows[:, chosen], rows[:, chosen, :1])
-    for consumer in consumers:
-        consumer.finish()
-
-
-def _consumers(analysis: Channels) -> Iterator[_Consumer]:
-    for slice_ in analysis.slices:
-        vector = slice_.vector
-        layer = layer_of(slice_.use.node)
-        if slice_.role == "input" and vector is not None and isinstance(layer, Layer) and layer.groups == 1:
-            empty = np.zeros((0, 0))
-            yield _Consumer(layer, vector, Moments(), empty, empty)
+def _solve(consumer: Consumer) -> _Solved:
+    covariance = consumer.moments.centered()[0][0]
+    size = len(covariance)
+    covariance += (_DAMPING * np.trace(covariance) / size + 1e-10) * np.eye(size)
+    weight = consumer.layer.matrix()[0]
+    energy = float((weight * (covariance @ weight)).sum())
+    return _Solved(consumer.vector, np.linalg.inv(covariance), weight / np.sqrt(max(energy, 1e-30)))
 
 
 class _Blocks:
     """One consumer while the channels of one group are taken away from it: its rows in blocks [channels, block]."""
 
-    def __init__(self, consumer: _Consumer, classes: Ids) -> None:
+    def __init__(self, consumer: _Solved, classes: Ids) -> None:
         channels = len(consumer.vector)
         rows = np.arange(len(consumer.weight)).reshape(channels, -1)
         place = {int(root): index for index, root in enumerate(classes)}
@@ -125,7 +93,7 @@ class _Blocks:
         self.inverse -= columns @ solved[:, :width]
 
 
-def _rank(group: Group, consumers: list[_Consumer], scores: Scores) -> None:
+def _rank(group: Group, consumers: list[_Solved], scores: Scores) -> None:
     """Greedy removal of the whole group, a 32nd of it at a time; what a channel costs when its turn comes is its score."""
     blocks = [_Blocks(consumer, group.classes) for consumer in consumers]
     alive, floor, step = list(range(group.size)), 0.0, max(1, group.size // 32)

@@ -52,20 +52,25 @@ def optimize(
 
     :param pipeline: pipeline text such as ``"clean,prune-channels{ratio=0.4},quantize"``, or a recipe's name.
     :param data: calibration samples: an .npz, or arrays by input name with the samples on the first axis.
-    :param target: the device that the model is meant for, one of `deburr targets`.
+    :param target: the device that the model is meant for, one of `deburr targets`: its vectors decide how `prune-channels`
+        rounds, and a budget in latency is measured on it.
     :param remarks: a list that receives what the passes declined to do, and why.
     :raises DeburrError: E2xx for the pipeline, E3xx for the data, E401 for the target.
     """
     from deburr.passes import manager
     from deburr.passes.core import Context
     from deburr.passes.pipeline import parse
-    from deburr.targets.target import find, names
+    from deburr.targets.target import find, lanes_of, names
 
     parsed = parse(pipeline) if isinstance(pipeline, str) else pipeline
     if target is not None and target not in names():
         find(target)  # raises, with the nearest name; looking at the host itself would import TVM for nothing
     changed = load(model) if isinstance(model, str | Path) else _copy(model)
     context = Context(changed, data=samples_for(changed, data), target=target, seed=seed)
+    if target is not None:
+        from deburr.stopwatch import stopwatch
+
+        context.lanes, context.latency = lanes_of(target), stopwatch(target, seed)
     if progress is not None:
         context.progress = progress
     if remarks is not None:

@@ -1,0 +1,66 @@
+"""What the consumers of channels read, as moments over calibration data, for every criterion that looks at activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from deburr.ir.errors import DeburrError
+from deburr.passes.analysis.classes import Ids
+from deburr.passes.analysis.groups import Channels
+from deburr.passes.core import Context
+from deburr.passes.prune.layers import Layer, layer_of
+from deburr.passes.prune.prefix import capture_prefix
+from deburr.passes.prune.regression import Moments
+
+_ROWS = 32768
+_BATCH = 50
+
+
+@dataclass(eq=False)
+class Consumer:
+    """A contraction, the class of each of its input channels (of one group: the groups lose the same positions), and the
+    moments of the rows that it reads."""
+
+    layer: Layer
+    vector: Ids
+    moments: Moments
+
+
+def consumers(analysis: Channels, context: Context, criterion: str, *, grouped: bool = True) -> list[Consumer]:
+    """The contractions that read removable channels, measured in one pass over the data.
+
+    :param grouped: grouped convolutions too.
+    :raises DeburrError: E206 without calibration data, which `criterion` needs.
+    """
+    if context.data is None:
+        raise DeburrError("E206", f"the criterion {criterion} needs calibration data", hint="give --data FILE.npz")
+    found = [one for one in _consumers(analysis) if grouped or one.layer.groups == 1]
+    _measure(found, context)
+    return found
+
+
+def _consumers(analysis: Channels) -> Iterator[Consumer]:
+    for slice_ in analysis.slices:
+        vector = slice_.vector
+        layer = layer_of(slice_.use.node)
+        if slice_.role == "input" and vector is not None and isinstance(layer, Layer):
+            yield Consumer(layer, vector, Moments())
+
+
+def _measure(found: list[Consumer], context: Context) -> None:
+    """At most `_ROWS` rows of each consumer, the same share of every batch."""
+    assert context.data is not None
+    random, data = context.random(), context.data
+    inputs = list(dict.fromkeys(consumer.layer.node.input(0) for consumer in found))
+    batches = capture_prefix(context.model, inputs, data, _BATCH) if inputs else ()
+    for arrays in context.progress(batches, -(-len(data) // _BATCH), "measure inputs"):
+        by_value = dict(zip(inputs, arrays, strict=True))
+        for consumer in found:
+            x = by_value[consumer.layer.node.input(0)]
+            rows = consumer.layer.rows(x)
+            share = max(1, _ROWS * len(x) // len(data))
+            chosen = np.sort(random.choice(rows.shape[1], share, replace=False)) if share < rows.shape[1] else slice(None)
+            consumer.moments.add(rows[:, chosen], rows[:, chosen, :1])
