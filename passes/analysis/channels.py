@@ -21,6 +21,7 @@ from deburr.passes.analysis import rules_contraction, rules_elementwise, rules_m
 from deburr.passes.analysis.classes import Ids
 from deburr.passes.analysis.cost import cost
 from deburr.passes.analysis.groups import Channels, Frozen, Group, Member, Slice
+from deburr.passes.analysis.sizes import shape, size_rule
 from deburr.passes.analysis.walk import Walk
 from deburr.passes.core import Context
 
@@ -38,6 +39,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "LogSoftmax": rules_elementwise.softmax,
         "Resize": rules_elementwise.resize,
         "Upsample": rules_elementwise.resize,
+        "Shape": shape,
         "Reshape": rules_movement.reshape,
         "Flatten": rules_movement.flatten,
         "Transpose": rules_movement.transpose,
@@ -48,6 +50,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Slice": rules_movement.slice_,
         "Gather": rules_movement.gather,
         "Pad": rules_movement.pad,
+        "Tile": rules_movement.tile,
         "Expand": rules_movement.expand,
         "DepthToSpace": rules_movement.depth_to_space,
         "SpaceToDepth": rules_movement.space_to_depth,
@@ -66,7 +69,7 @@ _REASONS: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("If", "Loop", "Scan"), "it holds subgraphs"),
         **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), "quantized models are not followed yet"),
         # The surgery changes the size by itself, but what is computed from it may mean something else.
-        **dict.fromkeys(("Shape", "Size"), "its size is read at run time"),
+        "Size": "its size is read at run time",
     }
 )
 
@@ -75,12 +78,14 @@ def channels(graph: Graph, context: Context) -> Channels:
     """Analyse a graph whose values have types. Linear in the number of nodes and channels."""
     walk = Walk(graph, context.model.opset)
     for node in graph.nodes:
-        walk.visit(node, _rule(node, context))
+        walk.visit(node, size_rule(node, walk) or _rule(node, context))
     for value in graph.outputs:
+        walk.freeze_sizes(value)
         walk.freeze(value, "it is an output of the graph")
     for value in tuple(walk.ids):
         if any(node.graph is not graph for node in value.consumers):
             walk.freeze(value, "a subgraph reads it")
+            walk.freeze_sizes(value)
     _tie_shared_constants(walk)
     return _result(walk, cost(graph, context).macs)
 

@@ -8,7 +8,8 @@ from deburr.ir.node import Node
 from deburr.ir.types import Shape
 from deburr.ir.value import Value
 from deburr.passes.analysis.classes import ALWAYS, Ids
-from deburr.passes.analysis.walk import DeclineError, Walk, integers_of, shape_of
+from deburr.passes.analysis.sizes import settle, wanted_sizes
+from deburr.passes.analysis.walk import DeclineError, Product, Walk, integers_of, shape_of
 
 
 def unary(node: Node, walk: Walk) -> None:
@@ -110,6 +111,10 @@ def reduce(node: Node, walk: Walk) -> None:
     )
 
 
+def _is_other(wanted: Product | None, size: int) -> bool:
+    return wanted is not None and not wanted.sizes and wanted.factor != size
+
+
 def resize(node: Node, walk: Walk) -> None:
     """Axes with channels must keep their size: scale 1, or a size to regenerate."""
     ids = walk.of(node.input(0))
@@ -125,10 +130,10 @@ def resize(node: Node, walk: Walk) -> None:
         if any(float(scales.array.ravel()[axis]) != 1.0 for axis in carried):
             raise DeclineError("it scales an axis that holds channels")
     elif sizes is not None:
-        wanted = integers_of(node, 3, "size")
-        if any(wanted[axis] != ids.shape[axis] for axis in carried):
+        wanted = wanted_sizes(node, 3, "size", walk)
+        if any(_is_other(wanted[axis], ids.shape[axis]) for axis in carried):
             raise DeclineError("it scales an axis that holds channels")
-        walk.regenerate(node, "sizes")
+        settle(node, 3, "sizes", ids, walk)
     else:
         raise DeclineError("its scale is not a constant")
     walk.put(node.output(), ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +17,25 @@ from deburr.passes.analysis.groups import Frozen, Regenerate, Slice
 
 class DeclineError(Exception):
     """A rule cannot follow the channels through its node; the message says why. The driver freezes them."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long an axis of a value is at run time."""
+
+    value: Value
+    axis: int
+
+
+@dataclass(frozen=True)
+class Product:
+    """A number, or a number times the sizes of axes."""
+
+    factor: int
+    sizes: tuple[Size, ...] = ()
+
+    def __mul__(self, other: Product) -> Product:
+        return Product(self.factor * other.factor, self.sizes + other.sizes)
 
 
 class Walk:
@@ -32,23 +52,28 @@ class Walk:
         self.slices: list[Slice] = []
         self.regenerates: list[Regenerate] = []
         self.frozen: list[Frozen] = []
+        self.sizes: dict[Value, tuple[Product | None, ...]] = {}  # what is known of tensors that hold sizes
         self._staged: list[Slice | Regenerate] = []
+        self._understood: set[Value] = set()
 
     def visit(self, node: Node, rule: Callable[[Node, Walk], None] | str) -> None:
         """Apply a rule; where it declines (or there is only a reason), freeze what the node reads: its outputs are opaque."""
-        self._staged = []
+        self._staged, self._understood = [], set()
         try:
             if isinstance(rule, str):
                 raise DeclineError(rule)
             self._need_ranks(node)
             rule(node, self)
         except DeclineError as decline:
-            self._staged = []
+            self._staged, self._understood = [], set()
             for value in node.inputs:
                 if value is not None and not value.is_constant:
                     self.freeze(value, str(decline), node)
         for item in self._staged:
             (self.slices if isinstance(item, Slice) else self.regenerates).append(item)  # type: ignore[arg-type]
+        for value in node.inputs:
+            if value is not None and value not in self._understood:
+                self.freeze_sizes(value, node)
         for value in node.outputs:
             if value is not None and value not in self.ids and value.shape is not None:
                 self.ids[value] = _free(len(value.shape))
@@ -76,6 +101,9 @@ class Walk:
             raise DeclineError(f"axis {others[0]} of {value.name!r} holds channels too")
         return np.broadcast_to(ids.reshape(-1), (length,))
 
+    def holds_channels(self, value: Value, axis: int) -> bool:
+        return int(self.of(value).shape[axis]) > 1
+
     def fresh(self, count: int) -> Ids:
         return self.classes.fresh(count)
 
@@ -97,6 +125,17 @@ class Walk:
 
     def regenerate(self, node: Node, what: str) -> None:
         self._staged.append(Regenerate(node, what))
+
+    def understand(self, value: Value) -> None:
+        """The rule follows the sizes that this input holds: they freeze nothing."""
+        self._understood.add(value)
+
+    def freeze_sizes(self, value: Value, node: Node | None = None) -> None:
+        """Something reads sizes and may do anything with them: channels that they count stay."""
+        for element in self.sizes.get(value, ()):
+            for size in () if element is None else element.sizes:
+                if self.holds_channels(size.value, size.axis):
+                    self.freeze(size.value, "its size is read at run time", node)
 
     def freeze(self, value: Value, reason: str, node: Node | None = None) -> None:
         """Nothing is removed from this value; said once for each of its axes that holds channels."""
