@@ -87,9 +87,22 @@ def dim_of(value: Value, axis: int, walk: Walk) -> Dim:
     dim = shape_of(value)[axis]
     if dim is not None:
         return dim
-    while value.producer is not None and _keeps_shape(value.producer, walk):
-        value = value.producer.input(0)
+    while (source := _source(value, axis, walk)) is not None:
+        value, axis = source.value, source.axis
     return f"{value.name}:{axis}"
+
+
+def _source(value: Value, axis: int, walk: Walk) -> Size | None:
+    """The axis that an axis of unknown size was made from, unchanged in length."""
+    node = value.producer
+    if node is None:
+        return None
+    if node.op == "Transpose" and node.get("perm"):
+        return Size(node.input(0), int(node.get("perm")[axis]))
+    if node.op == "Reshape":
+        element = walk.sizes.get(node.input(1), (None,) * (axis + 1))[axis]
+        return element.sizes[0] if element is not None and element.factor == 1 and len(element.sizes) == 1 else None
+    return Size(node.input(0), axis) if _keeps_shape(node, walk) else None
 
 
 def _keeps_shape(node: Node, walk: Walk) -> bool:
