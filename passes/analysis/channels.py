@@ -37,6 +37,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "InstanceNormalization": rules_contraction.instance_normalization,
         "Softmax": rules_elementwise.softmax,
         "LogSoftmax": rules_elementwise.softmax,
+        "TopK": rules_elementwise.top_k,
         "Resize": rules_elementwise.resize,
         "Upsample": rules_elementwise.resize,
         "Shape": shape,
@@ -69,6 +70,7 @@ _REASONS: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("If", "Loop", "Scan"), "it holds subgraphs"),
         **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), "quantized models are not followed yet"),
         # The surgery changes the size by itself, but what is computed from it may mean something else.
+        "NonMaxSuppression": "it chooses among the boxes by their values",
         "Size": "its size is read at run time",
     }
 )

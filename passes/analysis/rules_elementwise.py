@@ -89,6 +89,16 @@ def softmax(node: Node, walk: Walk) -> None:
     walk.put(node.output(), ids)
 
 
+def top_k(node: Node, walk: Walk) -> None:
+    """Free along its axis, or frozen."""
+    ids = walk.of(node.input(0))
+    if ids.shape[int(node.get("axis", -1)) % ids.ndim] > 1:
+        raise DeclineError("it chooses among the channels")
+    for value in node.outputs:
+        if value is not None:
+            walk.put(value, ids)
+
+
 def reduce(node: Node, walk: Walk) -> None:
     """A reduction over free axes."""
     ids = walk.of(node.input(0))

@@ -136,12 +136,17 @@ def auxiliary_outputs(b: Builder, x: str) -> Made:
     return _relu(b, b.conv(x, 8, 10)), 10
 
 
+def top_k_of_space(b: Builder, x: str) -> Made:
+    b.nodes.append(_many("TopK", [_relu(b, b.conv(x, 3, 8)), _constant(b, 4)], ["values", "indices"], axis=3))
+    return "values", 8
+
+
 PRUNABLE: dict[str, Build] = TOPOLOGIES | {
     made.__name__: made
     for made in (
         u_net, cross_stage, strided_slices, ghost, grouped_32, group_across_concat, transposed_residual, generator,
         one_dimensional, layer_scale, decomposed_silu, shared_on_two_axes, tiled, shuffle_of_read_sizes,
-        flattened_by_read_sizes, resized_to_read_sizes, auxiliary_outputs,
+        flattened_by_read_sizes, resized_to_read_sizes, auxiliary_outputs, top_k_of_space,
     )
 }  # fmt: skip
 
@@ -182,10 +187,10 @@ def computed_number(b: Builder, x: str) -> Made:
 
 
 FROZEN: dict[str, tuple[Build, str]] = {
-    "efficient_attention": (efficient_attention, "holds channels too"),
+    "efficient_attention": (efficient_attention, "it convolves along an axis that holds channels"),
     "spatial_statistics": (spatial_statistics, "it reduces over the channels"),
     "softmax": (softmax, "it normalizes over the channels"),
-    "top_k": (top_k, "the analysis has no rule for TopK"),
+    "top_k": (top_k, "it chooses among the channels"),
     "computed_number": (computed_number, "its size is read at run time"),
 }
 
