@@ -38,6 +38,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Softmax": rules_elementwise.softmax,
         "LogSoftmax": rules_elementwise.softmax,
         "TopK": rules_elementwise.top_k,
+        "QuantizeLinear": rules_elementwise.quantize,
+        "DequantizeLinear": rules_elementwise.quantize,
         "Resize": rules_elementwise.resize,
         "Upsample": rules_elementwise.resize,
         "Shape": shape,
@@ -68,7 +70,6 @@ _REASONS: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("LayerNormalization", "RMSNormalization", "LRN"), "its statistics run over the channels"),
         **dict.fromkeys(("GroupNormalization", "MeanVarianceNormalization"), "its statistics run over the channels"),
         **dict.fromkeys(("If", "Loop", "Scan"), "it holds subgraphs"),
-        **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), "quantized models are not followed yet"),
         # The surgery changes the size by itself, but what is computed from it may mean something else.
         "NonMaxSuppression": "it chooses among the boxes by their values",
         "Size": "its size is read at run time",

@@ -23,6 +23,13 @@ def unary(node: Node, walk: Walk) -> None:
                 walk.put(value, walk.of(node.input(0)))
 
 
+def quantize(node: Node, walk: Walk) -> None:
+    """One scale for the whole tensor, or the channels are frozen."""
+    if walk.of(node.input(0)).size > 1 and any(dim != 1 for dim in shape_of(node.input(1))):
+        raise DeclineError("it has a scale for each channel")
+    unary(node, walk)
+
+
 def broadcast(node: Node, walk: Walk) -> None:
     """EQUAL along every axis that an operand really has; constants are sliced along with the axes that hold channels."""
     rank = len(shape_of(node.output()))

@@ -163,6 +163,8 @@ def constant_of(node: Node, index: int, what: str) -> Value:
     :raises DeclineError: if it is computed or left out.
     """
     value = node.optional_input(index)
+    if value is not None and value.producer is not None and value.producer.op == "DequantizeLinear":
+        raise DeclineError(f"its {what} is quantized")
     if value is None or not value.is_constant:
         raise DeclineError(f"its {what} is not a constant")
     return value
