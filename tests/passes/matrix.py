@@ -205,6 +205,14 @@ def computed_number(b: Builder, x: str) -> Made:
     return b.node("Div", [x, b.node("Cast", [count], to=1)]), 8
 
 
+def number_used_twice(b: Builder, x: str) -> Made:
+    """One computed shape, with a number of channels in it, for two tensors of different channels."""
+    x, other = _stem(b, x), b.conv(x, 3, 8)
+    wanted = b.node("Concat", [*_sizes(b, x, 0), _constant(b, 8, 36, 1)], axis=0)
+    b.conv(b.node("Reshape", [other, wanted]), 8, 2, 1, "other")
+    return b.node("Reshape", [x, wanted]), 8
+
+
 FROZEN: dict[str, tuple[Build, str]] = {
     "efficient_attention": (efficient_attention, "it convolves along an axis that holds channels"),
     "spatial_statistics": (spatial_statistics, "it reduces over the channels"),
@@ -212,6 +220,7 @@ FROZEN: dict[str, tuple[Build, str]] = {
     "top_k": (top_k, "it chooses among the channels"),
     "quantized_weight": (quantized_weight, "its weight is quantized"),
     "quantized_per_channel": (quantized_per_channel, "it has a scale for each channel"),
+    "number_used_twice": (number_used_twice, "a number in its shape is also used elsewhere"),
     "computed_number": (computed_number, "its size is read at run time"),
 }
 
