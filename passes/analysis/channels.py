@@ -32,6 +32,7 @@ from deburr.passes.analysis.box import loosen, settle
 from deburr.passes.analysis.classes import Ids
 from deburr.passes.analysis.cost import cost
 from deburr.passes.analysis.groups import Channels, Frozen, Group, Member, Slice
+from deburr.passes.analysis.sizes import shape, size_rule
 from deburr.passes.analysis.walk import ChannelOptions, Walk
 from deburr.passes.core import Context
 
@@ -51,8 +52,12 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "InstanceNormalization": rules_contraction.instance_normalization,
         "Softmax": rules_elementwise.softmax,
         "LogSoftmax": rules_elementwise.softmax,
+        "TopK": rules_elementwise.top_k,
+        "QuantizeLinear": rules_elementwise.quantize,
+        "DequantizeLinear": rules_elementwise.quantize,
         "Resize": rules_elementwise.resize,
         "Upsample": rules_elementwise.resize,
+        "Shape": shape,
         "Reshape": rules_movement.reshape,
         "Flatten": rules_movement.flatten,
         "Transpose": rules_movement.transpose,
@@ -63,6 +68,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Slice": rules_movement.slice_,
         "Gather": rules_embedding.gather,
         "Pad": rules_movement.pad,
+        "Tile": rules_movement.tile,
         "Expand": rules_movement.expand,
         "DepthToSpace": rules_movement.depth_to_space,
         "SpaceToDepth": rules_movement.space_to_depth,
@@ -78,9 +84,9 @@ _REASONS: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("LRN", "MeanVarianceNormalization"), "its statistics run over the channels"),
         **dict.fromkeys(("If", "Loop", "Scan"), "it holds subgraphs"),
-        **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), "quantized models are not followed yet"),
         # The surgery changes the size by itself, but what is computed from it may mean something else.
-        **dict.fromkeys(("Shape", "Size"), "its size is read at run time"),
+        "NonMaxSuppression": "it chooses among the boxes by their values",
+        "Size": "its size is read at run time",
     }
 )
 
@@ -99,12 +105,14 @@ def channels(graph: Graph, context: Context, options: ChannelOptions | None = No
     """Analyse a graph whose values have types. Linear in the number of nodes and channels."""
     walk = Walk(graph, context.model.opset, options)
     for node in graph.nodes:
-        walk.visit(node, _rule(node, context))
+        walk.visit(node, size_rule(node, walk) or _rule(node, context))
     for value in graph.outputs:
+        walk.freeze_sizes(value)
         walk.freeze(value, "it is an output of the graph")
     for value in tuple(walk.ids):
         if any(node.graph is not graph for node in value.consumers):
             walk.freeze(value, "a subgraph reads it")
+            walk.freeze_sizes(value)
     _settle(walk)
     _tie_shared_constants(walk)
     return _result(walk, cost(graph, context).macs)

@@ -20,8 +20,9 @@ _PRIMES = (1_000_003, 1_000_033, 1_000_037, 1_000_039, 1_000_081, 1_000_099, 1_0
 _LARGE = 1 << 22  # elements of a class array that is not worth its memory
 
 
-def runs_of(dims: Shape, wanted: Sequence[int], *, allow_zero: bool = False) -> list[Run]:
-    """Which axes of `dims` become which axes of what a Reshape's shape input asks for (0 copies, -1 is inferred).
+def runs_of(dims: Shape, wanted: Sequence[int | tuple[Dim, ...]], *, allow_zero: bool = False) -> list[Run]:
+    """Which axes of `dims` become which axes of what a Reshape's shape input asks for (0 copies, -1 is inferred, a tuple is a
+    product).
 
     :raises DeclineError: if the sizes do not match up.
     """
@@ -29,6 +30,8 @@ def runs_of(dims: Shape, wanted: Sequence[int], *, allow_zero: bool = False) -> 
     given, made = _stand_ins(dims, target)
     if 0 in given or 0 in made:
         raise DeclineError("a tensor without elements")
+    if made.count(-1) > 1:
+        raise DeclineError("more than one of the sizes is unknown")
     if -1 in made:
         rest = math.prod(size for size in made if size != -1)
         if math.prod(given) % rest:  # of an unknown size only the reshape itself knows that it divides
@@ -64,7 +67,7 @@ def reshape_ids(walk: Walk, ids: Ids, dims: Shape, runs: Sequence[Run]) -> Ids:
     return loosen(walk.classes, ids)
 
 
-def _stand_ins(dims: Shape, target: Sequence[Dim]) -> tuple[list[int], list[int]]:
+def _stand_ins(dims: Shape, target: Sequence[Dim | tuple[Dim, ...]]) -> tuple[list[int], list[int]]:
     known: dict[str, int] = {}
     primes = iter(_PRIMES)
 
@@ -76,7 +79,8 @@ def _stand_ins(dims: Shape, target: Sequence[Dim]) -> tuple[list[int], list[int]
         except StopIteration:
             raise DeclineError("too many axes of unknown size") from None
 
-    return [size(dim) for dim in dims], [size(dim) for dim in target]
+    given = [size(dim) for dim in dims]
+    return given, [math.prod(map(size, dim)) if isinstance(dim, tuple) else size(dim) for dim in target]
 
 
 def _match_ends(given: list[int], made: list[int]) -> list[Run]:

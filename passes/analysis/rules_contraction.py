@@ -13,6 +13,9 @@ def conv(node: Node, walk: Walk) -> None:
     weight = constant_of(node, 1, "weight")
     outputs, per_group = _sizes(weight.static_shape, 2)
     group = int(node.get("group", 1))
+    shape = walk.of(node.input(0)).shape
+    if shape[1] == 1 and any(size > 1 for size in shape[2:]):
+        raise DeclineError("it convolves along an axis that holds channels")
     inputs = walk.vector(node.input(0), 1, per_group * group)
     if group == 1:
         made = walk.fresh(outputs)

@@ -9,7 +9,8 @@ from deburr.ir.types import Shape
 from deburr.ir.value import Value
 from deburr.passes.analysis.box import varying
 from deburr.passes.analysis.classes import ALWAYS, Ids
-from deburr.passes.analysis.walk import DeclineError, Walk, free, integers_of, shape_of
+from deburr.passes.analysis.sizes import settle, wanted_sizes
+from deburr.passes.analysis.walk import DeclineError, Product, Walk, free, integers_of, shape_of
 
 
 def unary(node: Node, walk: Walk) -> None:
@@ -21,6 +22,13 @@ def unary(node: Node, walk: Walk) -> None:
         for value in node.outputs:
             if value is not None:
                 walk.put(value, walk.of(node.input(0)))
+
+
+def quantize(node: Node, walk: Walk) -> None:
+    """One scale for the whole tensor, or the channels are frozen."""
+    if walk.of(node.input(0)).size > 1 and any(dim != 1 for dim in shape_of(node.input(1))):
+        raise DeclineError("it has a scale for each channel")
+    unary(node, walk)
 
 
 def broadcast(node: Node, walk: Walk) -> None:
@@ -96,6 +104,16 @@ def softmax(node: Node, walk: Walk) -> None:
     walk.put(node.output(), ids)
 
 
+def top_k(node: Node, walk: Walk) -> None:
+    """Free along its axis, or frozen."""
+    ids = walk.of(node.input(0))
+    if ids.shape[int(node.get("axis", -1)) % ids.ndim] > 1:
+        raise DeclineError("it chooses among the channels")
+    for value in node.outputs:
+        if value is not None:
+            walk.put(value, ids)
+
+
 def reduce(node: Node, walk: Walk) -> None:
     """A reduction over free axes."""
     ids = walk.of(node.input(0))
@@ -121,6 +139,10 @@ def reduce(node: Node, walk: Walk) -> None:
     )
 
 
+def _is_other(wanted: Product | None, size: int) -> bool:
+    return wanted is not None and not wanted.sizes and wanted.factor != size
+
+
 def resize(node: Node, walk: Walk) -> None:
     """Axes with channels must keep their size: scale 1, or a size to regenerate."""
     ids = walk.of(node.input(0))
@@ -136,10 +158,10 @@ def resize(node: Node, walk: Walk) -> None:
         if any(float(scales.array.ravel()[axis]) != 1.0 for axis in carried):
             raise DeclineError("it scales an axis that holds channels")
     elif sizes is not None:
-        wanted = integers_of(node, 3, "size")
-        if any(wanted[axis] != ids.shape[axis] for axis in carried):
+        wanted = wanted_sizes(node, 3, "size", walk)
+        if any(_is_other(wanted[axis], ids.shape[axis]) for axis in carried):
             raise DeclineError("it scales an axis that holds channels")
-        walk.regenerate(node, "sizes")
+        settle(node, 3, "sizes", ids, walk)
     else:
         raise DeclineError("its scale is not a constant")
     walk.put(node.output(), ids)

@@ -10,6 +10,7 @@ from deburr.ir.node import Node
 from deburr.ir.value import Value
 from deburr.passes.analysis.classes import Ids
 from deburr.passes.analysis.reshape import reshape_ids, runs_of
+from deburr.passes.analysis.sizes import dim_of, factors, settle, wanted_sizes
 from deburr.passes.analysis.walk import DeclineError, Walk, constant_of, integers_of, shape_of
 
 
@@ -17,9 +18,11 @@ def reshape(node: Node, walk: Walk) -> None:
     """The axes are matched in runs of equal size; only runs that hold channels are made real."""
     ids, dims = walk.of(node.input(0)), shape_of(node.input(0))
     if ids.size > 1:
-        runs = runs_of(dims, integers_of(node, 1, "shape"), allow_zero=bool(node.get("allowzero", 0)))
-        walk.regenerate(node, "shape")
-        walk.put(node.output(), reshape_ids(walk, ids, dims, runs))
+        wanted = factors(wanted_sizes(node, 1, "shape", walk), walk)
+        named = dims if node.input(1).is_constant else tuple(dim_of(node.input(0), axis, walk) for axis in range(len(dims)))
+        made = reshape_ids(walk, ids, dims, runs_of(named, wanted, allow_zero=bool(node.get("allowzero", 0))))
+        settle(node, 1, "shape", made, walk)
+        walk.put(node.output(), made)
 
 
 def flatten(node: Node, walk: Walk) -> None:
@@ -116,36 +119,38 @@ def split_sizes(node: Node, length: int) -> list[int]:
 
 
 def slice_(node: Node, walk: Walk) -> None:
-    """Constant bounds; along axes with channels, forward steps of 1."""
+    """Constant bounds along axes with channels; with steps, the surgery gathers what is left."""
     ids = walk.of(node.input(0))
     if walk.opset < 10 and ids.size > 1:
         raise DeclineError("the Slice of an opset before 10 is not followed")
-    for axis, start, end in slice_bounds(node, ids) if ids.size > 1 else ():
-        ids = ids.take(range(start, end), axis)
+    for axis, taken in slice_ranges(node, ids) if ids.size > 1 else ():
+        ids = ids.take(taken, axis)
         walk.regenerate(node, "bounds")
     walk.put(node.output(), ids)
 
 
-def slice_bounds(node: Node, ids: Ids) -> list[tuple[int, int, int]]:
-    """(axis, start, end) for every sliced axis that holds channels, within 0..size.
+def slice_ranges(node: Node, ids: Ids) -> list[tuple[int, range]]:
+    """Which indices are taken of every sliced axis that holds channels.
 
-    :raises DeclineError: if the bounds are computed, or the step is not 1.
+    :raises DeclineError: if its bounds are computed, or nothing is taken.
     """
-    starts = integers_of(node, 1, "list of starts")
-    ends = integers_of(node, 2, "list of ends")
-    axes = integers_of(node, 3, "list of axes") if node.optional_input(3) is not None else list(range(len(starts)))
-    steps = integers_of(node, 4, "list of steps") if node.optional_input(4) is not None else [1] * len(starts)
-    bounds = []
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+    starts = node.input(1).static_shape
+    if starts is None:
+        raise DeclineError("how many axes it cuts is unknown")
+    axes = integers_of(node, 3, "list of axes") if node.optional_input(3) is not None else list(range(starts[0]))
+    if all(ids.shape[axis % ids.ndim] == 1 for axis in axes):
+        return []  # free axes may be cut anywhere, also where it is computed
+    first_of, last_of = integers_of(node, 1, "list of starts"), integers_of(node, 2, "list of ends")
+    steps = integers_of(node, 4, "list of steps") if node.optional_input(4) is not None else [1] * len(axes)
+    ranges = []
+    for axis, start, end, step in zip(axes, first_of, last_of, steps, strict=True):
         size = ids.shape[axis % ids.ndim]
         if size > 1:
-            if step != 1:
-                raise DeclineError("it takes every other channel, or backwards")
-            first, last, _ = slice(start, end).indices(size)
-            if last <= first:
+            taken = range(*slice(start, max(end, -size - 1) if step < 0 else end, step).indices(size))
+            if not taken:
                 raise DeclineError("it takes nothing")
-            bounds.append((axis % ids.ndim, first, last))
-    return bounds
+            ranges.append((axis % ids.ndim, taken))
+    return ranges
 
 
 def gather(node: Node, walk: Walk) -> None:
@@ -164,6 +169,20 @@ def gather(node: Node, walk: Walk) -> None:
     walk.put(node.output(), ids.take(chosen % ids.shape[axis], axis))
 
 
+def tile(node: Node, walk: Walk) -> None:
+    """Channels that are repeated go together; free axes may be repeated as often as it is computed."""
+    ids = walk.of(node.input(0))
+    carried = [axis for axis, size in enumerate(ids.shape) if size > 1]
+    if carried:
+        repeats = wanted_sizes(node, 1, "list of repeats", walk)
+        for axis in carried:
+            times = repeats[axis]
+            if times is None or times.sizes:
+                raise DeclineError("how often it repeats the channels is computed")
+            ids = ids.take([*range(ids.shape[axis])] * times.factor, axis)
+    walk.put(node.output(), ids)
+
+
 def pad(node: Node, walk: Walk) -> None:
     """Axes with channels must not be padded."""
     ids = walk.of(node.input(0))
@@ -180,10 +199,10 @@ def pad(node: Node, walk: Walk) -> None:
 def expand(node: Node, walk: Walk) -> None:
     """New axes and repeated single elements are free; an axis with channels is spelled 1 in the shape."""
     ids = walk.of(node.input(0))
+    made = ids.reshape((1,) * (len(shape_of(node.output())) - ids.ndim) + ids.shape)
     if ids.size > 1:
-        integers_of(node, 1, "shape")
-        walk.regenerate(node, "expand")
-    walk.put(node.output(), ids.reshape((1,) * (len(shape_of(node.output())) - ids.ndim) + ids.shape))
+        settle(node, 1, "expand", made, walk)
+    walk.put(node.output(), made)
 
 
 def depth_to_space(node: Node, walk: Walk) -> None:

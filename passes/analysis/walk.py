@@ -36,6 +36,25 @@ class ChannelOptions:
     lossy: bool = False
 
 
+@dataclass(frozen=True)
+class Size:
+    """How long an axis of a value is at run time."""
+
+    value: Value
+    axis: int
+
+
+@dataclass(frozen=True)
+class Product:
+    """A number, or a number times the sizes of axes."""
+
+    factor: int
+    sizes: tuple[Size, ...] = ()
+
+    def __mul__(self, other: Product) -> Product:
+        return Product(self.factor * other.factor, self.sizes + other.sizes)
+
+
 class Walk:
     """Classes of the values seen so far, and what the rules found about constants and attributes.
 
@@ -51,28 +70,36 @@ class Walk:
         self.regenerates: list[Regenerate] = []
         self.frozen: list[Frozen] = []
         self.lossy: dict[Node, str] = {}
+        self.sizes: dict[Value, tuple[Product | None, ...]] = {}  # what is known of tensors that hold sizes
         self._staged: list[Slice | Regenerate] = []
+        self._understood: set[Value] = set()
 
     def visit(self, node: Node, rule: Callable[[Node, Walk], None] | str) -> None:
         """Apply a rule; where it declines (or there is only a reason), freeze what the node reads: its outputs are opaque."""
-        self._staged = []
+        self._staged, self._understood = [], set()
         try:
             if isinstance(rule, str):
                 raise DeclineError(rule)
             self._need_ranks(node)
             rule(node, self)
         except DeclineError as decline:
-            self._staged = []
-            for value in node.outputs:
-                self.ids.pop(value, None)  # type: ignore[arg-type]
-            for value in node.inputs:
-                if value is not None and not value.is_constant:
-                    self.freeze(value, str(decline), node)
+            self._give_up(node, str(decline))
         for item in self._staged:
             (self.slices if isinstance(item, Slice) else self.regenerates).append(item)  # type: ignore[arg-type]
+        for value in node.inputs:
+            if value is not None and value not in self._understood:
+                self.freeze_sizes(value, node)
         for value in node.outputs:
             if value is not None and value not in self.ids and value.shape is not None:
                 self.ids[value] = free(len(value.shape))
+
+    def _give_up(self, node: Node, reason: str) -> None:
+        self._staged, self._understood = [], set()
+        for value in node.outputs:
+            self.ids.pop(value, None)  # type: ignore[arg-type]
+        for value in node.inputs:
+            if value is not None and not value.is_constant:
+                self.freeze(value, reason, node)
 
     def _need_ranks(self, node: Node) -> None:
         for value in (*node.inputs, *node.outputs):
@@ -111,6 +138,9 @@ class Walk:
                 ids = unite(self.classes, ids, axis)
         return ids
 
+    def holds_channels(self, value: Value, axis: int) -> bool:
+        return int(self.of(value).shape[axis]) > 1
+
     def fresh(self, count: int) -> Ids:
         return self.classes.fresh(count)
 
@@ -132,6 +162,17 @@ class Walk:
 
     def regenerate(self, node: Node, what: str) -> None:
         self._staged.append(Regenerate(node, what))
+
+    def understand(self, value: Value) -> None:
+        """The rule follows the sizes that this input holds: they freeze nothing."""
+        self._understood.add(value)
+
+    def freeze_sizes(self, value: Value, node: Node | None = None) -> None:
+        """Something reads sizes and may do anything with them: channels that they count stay."""
+        for element in self.sizes.get(value, ()):
+            for size in () if element is None else element.sizes:
+                if self.holds_channels(size.value, size.axis):
+                    self.freeze(size.value, "its size is read at run time", node)
 
     def freeze(self, value: Value, reason: str, node: Node | None = None) -> None:
         """Nothing is removed from this value; said once for each of its axes that holds channels."""
@@ -160,6 +201,8 @@ def constant_of(node: Node, index: int, what: str) -> Value:
     :raises DeclineError: if it is computed or left out.
     """
     value = node.optional_input(index)
+    if value is not None and value.producer is not None and value.producer.op == "DequantizeLinear":
+        raise DeclineError(f"its {what} is quantized")
     if value is None or not value.is_constant:
         raise DeclineError(f"its {what} is not a constant")
     return value

@@ -12,7 +12,8 @@ from deburr.ir.node import Node
 from deburr.ir.value import Value
 from deburr.passes.analysis.classes import Mask
 from deburr.passes.analysis.groups import Channels
-from deburr.passes.analysis.rules_movement import slice_bounds, split_sizes
+from deburr.passes.analysis.rules_movement import slice_ranges, split_sizes
+from deburr.passes.analysis.sizes import spelled_out
 from deburr.passes.analysis.walk import integers_of
 
 Masks = Callable[[Value], Sequence[Mask]]  # which indices of each axis are left; length 1 where an axis is left alone
@@ -71,15 +72,46 @@ def _split(node: Node, analysis: Channels, masks: Masks) -> None:
 
 
 def _bounds(node: Node, analysis: Channels, masks: Masks) -> None:
-    new_starts, new_ends = integers_of(node, 1, "starts"), integers_of(node, 2, "ends")
+    starts, ends = integers_of(node, 1, "starts"), integers_of(node, 2, "ends")
     ids, left = analysis.ids[node.input(0)], masks(node.input(0))
-    axes = integers_of(node, 3, "axes") if node.optional_input(3) is not None else list(range(len(new_starts)))
+    axes = integers_of(node, 3, "axes") if node.optional_input(3) is not None else list(range(len(starts)))
+    steps = integers_of(node, 4, "steps") if node.optional_input(4) is not None else [1] * len(starts)
     order = [axis % ids.ndim for axis in axes]
-    for axis, start, end in slice_bounds(node, ids):
-        place = order.index(axis)
-        new_starts[place], new_ends[place] = int(left[axis][:start].sum()), int(left[axis][:end].sum())
-    _set_integers(node, 1, new_starts)
-    _set_integers(node, 2, new_ends)
+    for axis, taken in slice_ranges(node, ids):
+        place, mask = order.index(axis), left[axis]
+        starts[place], ends[place] = int(mask[: taken.start].sum()), int(mask[: taken.stop].sum())
+        if taken.step != 1 and not mask.all():  # what is left is no longer evenly spaced
+            _gather_first(node, axis, [int(mask[:index].sum()) for index in taken if mask[index]])
+            starts[place], ends[place], steps[place] = 0, len(taken), 1
+        elif taken.step != 1:
+            starts[place], ends[place] = taken.start, taken.stop if taken.stop >= 0 else -len(mask) - 1
+    _set_integers(node, 1, starts)
+    _set_integers(node, 2, ends)
+    if node.optional_input(4) is not None:
+        _set_integers(node, 4, steps)
+
+
+def _gather_first(node: Node, axis: int, indices: Sequence[int]) -> None:
+    """Let `node` read only these indices of `axis`."""
+    graph, data = node.owner, node.input(0)
+    chosen = graph.add_constant(np.array(indices, np.int64), f"{data.name}_indices")
+    name = graph.fresh_name(f"{data.name}_taken")
+    node.set_input(0, graph.add_node("Gather", [data, chosen], [name], {"axis": axis}, before=node).output())
+
+
+def _computed(node: Node, analysis: Channels, masks: Masks) -> None:
+    """Numbers of channels among the operands of the Concat that computes a shape."""
+    left = masks(node.output())
+    shape = next(value for value in node.inputs[1:] if value is not None and spelled_out(value))
+    places = spelled_out(shape)
+    lead = len(left) - int((shape.static_shape or (len(left),))[0])
+    wanted: dict[tuple[Node, int], list[int]] = {}
+    for place, (concat, number, offset) in places.items():
+        sizes = wanted.setdefault((concat, number), integers_of(concat, number, "sizes"))
+        if left[lead + place].size > 1 and sizes[offset] != -1:
+            sizes[offset] = int(left[lead + place].sum())
+    for (concat, number), sizes in wanted.items():
+        _set_integers(concat, number, sizes)
 
 
 def _indices(node: Node, analysis: Channels, masks: Masks) -> None:
@@ -126,6 +158,7 @@ def _group(node: Node, analysis: Channels, masks: Masks) -> None:
 _REGENERATE: Mapping[str, Callable[[Node, Channels, Masks], None]] = MappingProxyType(
     {
         "shape": _shape,
+        "computed": _computed,
         "expand": _expand,
         "split": _split,
         "bounds": _bounds,

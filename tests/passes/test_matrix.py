@@ -1,0 +1,41 @@
+"""Every case of the matrix: exact where it is pruned, and frozen with its reason where it is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from .matrix import FROZEN, PRUNABLE, case, macs_after
+from .pruning import analyse, check_exact
+from .topologies import TOPOLOGIES
+
+
+@pytest.mark.parametrize("name", sorted(set(PRUNABLE) - set(TOPOLOGIES)))
+def test_a_case_of_the_matrix_equals_the_masked_original(name):
+    removed = check_exact(case(name), np.random.default_rng(sorted(PRUNABLE).index(name)))
+    assert removed > 20
+
+
+@pytest.mark.parametrize("name", ["shuffle_of_read_sizes", "resized_to_read_sizes", "chain", "u_net"])
+def test_height_and_width_may_be_known_at_run_time_only(name):
+    proto = case(name)
+    for axis, symbol in ((2, "height"), (3, "width")):
+        proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = symbol
+    onnx.checker.check_model(proto, full_check=True)
+    assert check_exact(proto, np.random.default_rng(0), keep_sets=10, length=4) > 5
+
+
+@pytest.mark.parametrize("name", PRUNABLE)
+def test_the_work_falls_and_the_checker_accepts_what_is_left(name):
+    before, after, pruned = macs_after(case(name), seed=1)
+    assert after < before
+    onnx.checker.check_model(pruned, full_check=True)
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_what_must_stay_says_why(name):
+    _, _, analysis = analyse(case(name))
+    stem = next(group for group in analysis.groups if group.size == 8)
+    assert analysis.always[stem.classes].all()
+    assert any(FROZEN[name][1] in frozen.reason for frozen in stem.frozen)
