@@ -33,6 +33,7 @@ PASSES = {
     "remove-dead-code": "deburr.passes.clean.remove_dead_code:RemoveDeadCode",
     "raise-opset": "deburr.passes.clean.raise_opset:RaiseOpset",
     "prune-channels": "deburr.passes.prune.channels:PruneChannels",
+    "cluster-weights": "deburr.passes.prune.cluster_weights:ClusterWeights",
     "prune-weights": "deburr.passes.prune.weights:PruneWeights",
     "compensate": "deburr.passes.prune.compensate:Compensate",
     "calibrate": "deburr.passes.quantize.calibrate:Calibrate",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,22 +10,20 @@ import numpy.typing as npt
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
-from deburr.ir.types import Array, DType
-from deburr.ir.value import Value
 from deburr.passes.core import Context, Pass
+from deburr.passes.prune.pattern import outside_pattern
+from deburr.passes.prune.weight_tensors import weight_tensors
 
-# The inputs that hold weights: never biases, normalizations or tables of other operators.
-_WEIGHTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
 Magnitudes = npt.NDArray[np.float64]
-_FLOATS = (DType.FLOAT, DType.FLOAT16, DType.BFLOAT16, DType.DOUBLE)
 
 
 @dataclass(frozen=True)
 class PruneWeights(Pass):
-    """Set the smallest weights of convolutions and matrix products to zero, by `threshold` or to reach `sparsity`.
+    """Set the smallest weights of convolutions and matrix products to zero, by `threshold`, `sparsity` or `pattern`.
 
     `threshold` zeroes every |w| below it. `sparsity` is the share of zeros: of all weights together (`scope=global`, the
-    default), or of each tensor. Shapes stay, and so does the size of a dense file.
+    default), or of each tensor. `pattern=(2,4)` keeps the 2 largest of every 4 neighbours along the axis that is summed over
+    (input channels of a convolution), as sparse tensor cores read them. Shapes stay, and so does the size of a dense file.
     """
 
     name: ClassVar[str] = "prune-weights"
@@ -34,22 +31,26 @@ class PruneWeights(Pass):
 
     threshold: float | None = None
     sparsity: float | None = None
+    pattern: tuple[int, int] | None = None
     scope: Literal["global", "layer"] = "global"
 
     def run(self, graph: Graph, context: Context) -> None:
-        """:raises DeburrError: E203 unless one of `threshold` (at least 0) and `sparsity` (0 to 1) is given, or neither."""
+        """:raises DeburrError: E203 for more than one of `threshold`, `sparsity` and `pattern`, or one out of its range."""
         self._check()
-        if self.threshold is None and self.sparsity is None:
-            context.remark(f"graph {graph.name!r}", "nothing to do", "give threshold or sparsity")
+        if self.threshold is None and self.sparsity is None and self.pattern is None:
+            context.remark(f"graph {graph.name!r}", "nothing to do", "give threshold, sparsity or pattern")
             return
-        weights = list(_weights(graph))
-        limits = self._limits([np.abs(array.astype(np.float64)) for _, array in weights])
+        weights = list(weight_tensors(graph))
+        magnitudes = [np.abs(weight.array.astype(np.float64)) for weight in weights]
+        if self.pattern is not None:
+            masks = [outside_pattern(weight.array, weight.summed_axis, *self.pattern) for weight in weights]
+        else:
+            masks = [size < limit for size, limit in zip(magnitudes, self._limits(magnitudes), strict=True)]
         zeroed = 0
-        for (value, array), limit in zip(weights, limits, strict=True):
-            small = np.abs(array.astype(np.float64)) < limit
-            zeroed += int(small.sum())
-            if small.any():
-                graph.set_constant(value, np.where(small, np.zeros((), array.dtype), array))
+        for weight, mask in zip(weights, masks, strict=True):
+            zeroed += int(mask.sum())
+            if mask.any() and weight.array[mask].any():
+                graph.set_constant(weight.value, np.where(mask, np.zeros((), weight.array.dtype), weight.array))
         if zeroed:
             context.remark(
                 f"graph {graph.name!r}", f"{zeroed} weights are zero, but a dense file does not shrink by that",
@@ -57,10 +58,12 @@ class PruneWeights(Pass):
             )  # fmt: skip
 
     def _check(self) -> None:
-        if self.threshold is not None and self.sparsity is not None:
+        if sum(option is not None for option in (self.threshold, self.sparsity, self.pattern)) > 1:
             raise DeburrError(
-                "E203", "threshold and sparsity exclude each other", where=f"pass {self}", hint="give one of them"
+                "E203", "threshold, sparsity and pattern exclude each other", where=f"pass {self}", hint="give one of them"
             )
+        if self.pattern is not None and not 1 <= self.pattern[0] <= self.pattern[1]:
+            raise DeburrError("E203", "pattern is out of range", where=f"pass {self}", hint="(2,4) keeps 2 of every 4 weights")
         if self.threshold is not None and not self.threshold >= 0:
             raise DeburrError("E203", "threshold is out of range", where=f"pass {self}", hint="give a number of at least 0")
         if self.sparsity is not None and not 0 <= self.sparsity <= 1:
@@ -74,20 +77,6 @@ class PruneWeights(Pass):
         if self.scope == "layer":
             return [_quantile(array.ravel(), self.sparsity) for array in magnitudes]
         return [_quantile(np.concatenate([array.ravel() for array in magnitudes]), self.sparsity)] * len(magnitudes)
-
-
-def _weights(graph: Graph) -> Iterator[tuple[Value, Array]]:
-    """Constant weights of the graph's contractions, each once."""
-    seen: set[Value] = set()
-    for node in graph.nodes:
-        for index in _WEIGHTS.get(node.op, ()) if node.domain in ("", "ai.onnx") else ():
-            value = node.optional_input(index)
-            if value is None or value in seen or value.graph is not graph or value.dtype not in _FLOATS:
-                continue
-            array = value.array
-            if array is not None and array.ndim >= 2:
-                seen.add(value)
-                yield value, array
 
 
 def _quantile(magnitudes: Magnitudes, share: float) -> float:

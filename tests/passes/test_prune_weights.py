@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from models import conv_chain
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from models import Builder, conv_chain
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.onnx_reader import read
 from deburr.passes.core import Context
+from deburr.passes.prune.pattern import outside_pattern
 from deburr.passes.prune.weights import PruneWeights
 
 
@@ -60,19 +64,58 @@ def test_a_second_run_changes_nothing():
 
 def test_without_an_option_it_says_so():
     _, _, context = _prune()
-    assert str(context.remarks[0]).endswith("nothing to do (give threshold or sparsity)")
+    assert str(context.remarks[0]).endswith("nothing to do (give threshold, sparsity or pattern)")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"threshold": 0.1, "sparsity": 0.5}, "threshold and sparsity exclude each other"),
+        ({"threshold": 0.1, "sparsity": 0.5}, "threshold, sparsity and pattern exclude each other"),
         ({"threshold": -1.0}, "threshold is out of range"),
         ({"threshold": float("nan")}, "threshold is out of range"),
         ({"sparsity": 1.5}, "sparsity is out of range"),
+        ({"pattern": (5, 4)}, "pattern is out of range"),
+        ({"pattern": (0, 4)}, "pattern is out of range"),
+        ({"pattern": (2, 4), "sparsity": 0.5}, "exclude each other"),
     ],
 )
 def test_options_out_of_range(options, message):
     with pytest.raises(DeburrError, match=message) as caught:
         _prune(**options)
     assert caught.value.code == "E203"
+
+
+@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 13), st.integers(1, 3)),
+                  elements=st.floats(-4, 4, width=32)), st.integers(0, 2), st.integers(1, 4), st.integers(0, 3))  # fmt: skip
+def test_a_pattern_keeps_the_largest_of_each_run(array, axis, kept, more):
+    of = kept + more
+    gone = outside_pattern(array, axis, kept, of)
+    rows, out = np.moveaxis(np.abs(array), axis, -1), np.moveaxis(gone, axis, -1)
+    for start in range(0, rows.shape[-1], of):
+        run, lost = rows[..., start : start + of], out[..., start : start + of]
+        length = run.shape[-1]
+        assert ((~lost).sum(-1) == -(-kept * length // of)).all()
+        largest_lost = np.where(lost, run, -1).max(-1)
+        smallest_kept = np.where(lost, 9, run).min(-1)
+        assert (largest_lost <= smallest_kept).all()
+
+
+def test_two_of_four_along_what_is_summed():
+    before, after, context = _prune(pattern=(2, 4))
+    convolutions = [name for name, array in before.items() if array.ndim == 4 and array.shape[1] % 4 == 0]
+    assert convolutions
+    for name in convolutions:
+        runs = after[name].transpose(0, 2, 3, 1).reshape(-1, 4)
+        assert ((runs != 0).sum(1) == 2).all()
+    assert "weights are zero" in context.remarks[0].reason
+
+
+@pytest.mark.parametrize(("transpose", "shape"), [(0, (8, 6)), (1, (6, 8))])
+def test_a_matrix_is_thinned_along_its_inner_dimension(transpose, shape):
+    builder = Builder()
+    builder.node("Gemm", ["x", builder.constant(np.arange(1, 49, dtype=np.float32).reshape(shape), "w")], "y", transB=transpose)
+    model = read(builder.model({"x": ["batch", 8]}, {"y": ["batch", 6]}))
+    PruneWeights(pattern=(1, 4)).run(model.graph, Context(model))
+    (array,) = [value.array for value in model.graph.constants]
+    rows = array if transpose else array.T
+    assert ((rows.reshape(-1, 4) != 0).sum(1) == 1).all()
