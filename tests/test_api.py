@@ -63,7 +63,7 @@ def test_the_model_says_which_passes_made_it(path: Path) -> None:
 
 def test_remarks_reach_the_caller(path: Path) -> None:
     remarks: list[Remark] = []
-    deburr.optimize(path, "clean,prune-channels{ratio=0.5}", remarks=remarks)
+    deburr.optimize(path, "clean,prune-channels{ratio=0.5,round_to=1}", remarks=remarks)
     assert [(remark.pass_name, "it is an output of the graph" in remark.reason) for remark in remarks] == [
         ("prune-channels", True)
     ]
