@@ -8,7 +8,7 @@ from deburr.ir.errors import DeburrError
 from deburr.ir.model import Model
 from deburr.ir.onnx_reader import read
 from deburr.ir.onnx_writer import to_proto
-from deburr.passes.analysis.channels import channels
+from deburr.passes.analysis.channels import ChannelAnalysis
 from deburr.passes.analysis.classes import Mask, Scores
 from deburr.passes.analysis.groups import Channels
 from deburr.passes.core import Context
@@ -18,12 +18,15 @@ from deburr.passes.prune.surgery import remove_channels
 MEASUREMENTS = 8
 
 
-def choose_by_latency(analysis: Channels, scores: Scores, limits: Limits, context: Context, where: str) -> Mask:
+def choose_by_latency(
+    analysis: Channels, analyze: ChannelAnalysis, scores: Scores, limits: Limits, context: Context, *, where: str
+) -> Mask:
     """A sound keep-set with which the model takes at most 1 - `limits.ratio` of its time, found by bisection over the number
     of removed channels: at most `MEASUREMENTS` models are measured, the original among them.
 
     A clock is not exact: two runs may end with different models. If no model that was measured is fast enough, the fastest.
 
+    :param analyze: what made `analysis`: a copy has to be analysed the same way, or a keep-set would mean something else there.
     :raises DeburrError: E206 without a target, and what measuring raises.
     """
     if context.latency is None:
@@ -32,7 +35,7 @@ def choose_by_latency(analysis: Channels, scores: Scores, limits: Limits, contex
             hint="give --target NAME, or another budget such as macs",
         )  # fmt: skip
     ordered = Ordered(analysis, scores, limits)
-    clock = _Clock(analysis, context, context.latency)
+    clock = _Clock(analysis, analyze, context, context.latency)
     whole = analysis.keep_all()
     before = clock.measure(whole)
     goal, best = (1 - limits.ratio) * before, (before, whole)
@@ -57,8 +60,10 @@ def choose_by_latency(analysis: Channels, scores: Scores, limits: Limits, contex
 class _Clock:
     """Measures keep-sets, each once; `count` says how many."""
 
-    def __init__(self, analysis: Channels, context: Context, latency: Callable[[Model], float]) -> None:
-        self._analysis, self._context, self._latency = analysis, context, latency
+    def __init__(
+        self, analysis: Channels, analyze: ChannelAnalysis, context: Context, latency: Callable[[Model], float]
+    ) -> None:
+        self._analysis, self._analyze, self._context, self._latency = analysis, analyze, context, latency
         self._known: dict[bytes, float] = {}
 
     @property
@@ -71,7 +76,7 @@ class _Clock:
         if key not in self._known:
             model = read(to_proto(self._context.model))
             aside = Context(model)
-            again = channels(model.graph, aside)
+            again = self._analyze(model.graph, aside)
             assert again.class_count == self._analysis.class_count
             if not keep.all():
                 remove_channels(again, keep, aside)

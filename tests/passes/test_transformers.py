@@ -254,6 +254,23 @@ def test_rounding_counts_channels_not_heads():
     assert min(widths - {5, 10}) < 32
 
 
+@pytest.mark.parametrize("options", [{"heads": "inner"}, {"heads": "whole"}, {"heads": "inner", "lossy": True}])
+def test_a_latency_budget_measures_what_it_will_prune(options):
+    """Candidates are analysed with the options of the pass: a class is a position here, and a head there."""
+    model = read(sequence_model(BLOCKS["separate_projections"]))
+    seen: list[int] = []
+
+    def latency(candidate: Model) -> float:
+        seen.append(cost(candidate.graph, Context(candidate)).total_macs)
+        return float(seen[-1])
+
+    context = Context(model, latency=latency)
+    PruneChannels(ratio=0.3, budget="latency", round_to=1, **options).run(model.graph, context)
+    left = cost(model.graph, context).total_macs
+    assert left in seen
+    assert left <= 0.7 * seen[0]
+
+
 BLOCKS = {**TOPOLOGIES, **WITH_HEADS}
 STACKED = [
     "separate_projections", "fused_gather", "normalized_queries", "grouped_queries", "multi_query", "rotary", "token_mixing",
