@@ -23,7 +23,7 @@ from deburr.passes.core import Context, Pass
 from deburr.passes.prune.layers import Layer, Matrix, layer_of
 from deburr.passes.prune.prefix import capture_prefix
 from deburr.passes.prune.reference import Indices, Reference
-from deburr.passes.prune.regression import Moments
+from deburr.passes.prune.regression import Moments, some_rows
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,7 @@ class Compensate(Pass):
             for value in now[1:]:
                 target = np.subtract(target, value)
             x, y = layer.rows(now[0]), layer.targets(target)
-            share = max(1, self.rows * len(now[0]) // len(data))
-            chosen = np.sort(random.choice(x.shape[1], share, replace=False)) if share < x.shape[1] else slice(None)
+            chosen = some_rows(x, self.rows, (len(now[0]), len(data)), random)
             moments.add(x[:, chosen], y[:, chosen])
         store(layer, *moments.fit(layer.matrix(), self.damping))
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from deburr.ir.errors import DeburrError
 from deburr.passes.analysis.classes import Ids
 from deburr.passes.analysis.groups import Channels
 from deburr.passes.core import Context
 from deburr.passes.prune.layers import Layer, layer_of
 from deburr.passes.prune.prefix import capture_prefix
-from deburr.passes.prune.regression import Moments
+from deburr.passes.prune.regression import Moments, some_rows
 
 _ROWS = 32768
 _BATCH = 50
@@ -61,6 +59,5 @@ def _measure(found: list[Consumer], context: Context) -> None:
         for consumer in found:
             x = by_value[consumer.layer.node.input(0)]
             rows = consumer.layer.rows(x)
-            share = max(1, _ROWS * len(x) // len(data))
-            chosen = np.sort(random.choice(rows.shape[1], share, replace=False)) if share < rows.shape[1] else slice(None)
+            chosen = some_rows(rows, _ROWS, (len(x), len(data)), random)
             consumer.moments.add(rows[:, chosen], rows[:, chosen, :1])

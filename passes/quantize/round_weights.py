@@ -17,7 +17,7 @@ from deburr.passes.core import Context, Pass
 from deburr.passes.prune.compensate import store
 from deburr.passes.prune.layers import Layer, Matrix, layer_of
 from deburr.passes.prune.prefix import capture_prefix, prefix
-from deburr.passes.prune.regression import Moments
+from deburr.passes.prune.regression import Moments, some_rows
 from deburr.passes.quantize.arithmetic import limits, round_trip
 from deburr.passes.quantize.dialects import Role, find_dialect
 from deburr.passes.quantize.placement import is_quantized, place
@@ -96,8 +96,7 @@ class RoundWeights(Pass):
         for (now,), (before,) in pairs:
             given = now if scheme is None else round_trip(np.asarray(now, np.float32), scheme)
             x, y = layer.rows(given), layer.targets(before)
-            share = max(1, self.rows * len(now) // len(data))
-            chosen = np.sort(random.choice(x.shape[1], share, replace=False)) if share < x.shape[1] else slice(None)
+            chosen = some_rows(x, self.rows, (len(now), len(data)), random)
             moments.add(x[:, chosen], y[:, chosen])
         return moments
 
