@@ -43,8 +43,8 @@ def pruned(folder: Path, ratios: tuple[float, ...], samples: int | None) -> list
     import numpy as np
 
     import deburr
-    from deburr.compare import accuracy
     from deburr.inspect import size
+    from deburr.ir.fidelity import accuracy
 
     with np.load(folder / "evaluation.npz") as archive:
         data, labels = {"image": archive["image"][:samples]}, archive["labels"][:samples]

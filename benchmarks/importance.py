@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 import deburr
-from deburr.compare import accuracy
 from deburr.inspect import size
+from deburr.ir.fidelity import accuracy
 from deburr.passes import registry
 
 FOLDER = Path(__file__).parent.parent / "examples" / "fashion_mnist"

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 import deburr
-from deburr.compare import accuracy, difference
+from deburr.compare import difference
 from deburr.inspect import size
+from deburr.ir.fidelity import accuracy
 from deburr.measure import Candidate, bench, default_threads
 
 # Name -> (what it is made from, recipe). Pruning and then int8 is the recipe `prune-int8`, half of which is done already.

@@ -11,7 +11,8 @@ import pytest
 from models import conv_chain, perceptron, residual_block
 
 import deburr
-from deburr.compare import compare, difference, sqnr_db
+from deburr.compare import compare, difference
+from deburr.ir.fidelity import sqnr_db
 from deburr.ir.samples import Samples
 from deburr.passes.core import Remark
 from deburr.runner import open_runner, run_samples

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import deburr
-from deburr.compare import accuracy
+from deburr.ir.fidelity import accuracy
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"

@@ -13,9 +13,9 @@ import numpy as np
 from deburr.passes.analysis.classes import Scores
 from deburr.passes.analysis.groups import Channels
 from deburr.passes.core import Context
+from deburr.passes.linear.layers import Matrix
 from deburr.passes.prune.consumers import Consumer, consumers
 from deburr.passes.prune.importance import fall_back, relative
-from deburr.passes.prune.layers import Matrix
 
 _UNMEASURED = "no consumer of it can be seen as a matrix"
 

@@ -20,10 +20,10 @@ from deburr.ir.samples import Samples
 from deburr.ir.types import Array
 from deburr.ir.value import Value
 from deburr.passes.core import Context, Pass
-from deburr.passes.prune.layers import Layer, Matrix, layer_of
-from deburr.passes.prune.prefix import capture_prefix
+from deburr.passes.linear.layers import Layer, layer_of, store
+from deburr.passes.linear.prefix import capture_prefix
+from deburr.passes.linear.regression import Moments, some_rows
 from deburr.passes.prune.reference import Indices, Reference
-from deburr.passes.prune.regression import Moments, some_rows
 
 
 @dataclass(frozen=True)
@@ -136,17 +136,3 @@ def _select(array: Array, kept: dict[int, Indices]) -> Array:
     for axis, indices in kept.items():
         array = array.take(indices, axis)
     return array
-
-
-def store(layer: Layer, weight: Matrix, bias: Matrix) -> None:
-    """Give a layer other weights [groups, inputs, outputs] and another bias [groups, outputs] (MatMul has none)."""
-    graph, node = layer.node.owner, layer.node
-    graph.set_constant(layer.weight, layer.weights_of(weight))
-    if node.op == "MatMul":
-        return
-    flat = bias.reshape(-1).astype(layer.weight.array.dtype)  # type: ignore[union-attr]
-    old = layer.bias
-    if old is not None and len(old.uses) == 1 and old.shape == flat.shape:
-        graph.set_constant(old, flat)
-    else:
-        node.set_input(2, graph.add_constant(flat, f"{layer.weight.name}_bias"))

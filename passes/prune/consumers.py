@@ -9,9 +9,9 @@ from deburr.ir.errors import DeburrError
 from deburr.passes.analysis.classes import Ids
 from deburr.passes.analysis.groups import Channels
 from deburr.passes.core import Context
-from deburr.passes.prune.layers import Layer, layer_of
-from deburr.passes.prune.prefix import capture_prefix
-from deburr.passes.prune.regression import Moments, some_rows
+from deburr.passes.linear.layers import Layer, layer_of
+from deburr.passes.linear.prefix import capture_prefix
+from deburr.passes.linear.regression import Moments, some_rows
 
 _ROWS = 32768
 _BATCH = 50

@@ -15,9 +15,9 @@ import numpy as np
 from deburr.passes.analysis.classes import Ids, Scores
 from deburr.passes.analysis.groups import Channels, Group
 from deburr.passes.core import Context
+from deburr.passes.linear.layers import Matrix
 from deburr.passes.prune.consumers import Consumer, consumers
 from deburr.passes.prune.importance import fall_back
-from deburr.passes.prune.layers import Matrix
 
 _DAMPING = 0.01
 

@@ -11,11 +11,11 @@ from deburr.ir.types import DType
 from deburr.ir.value import Value
 from deburr.passes import registry
 from deburr.passes.core import Context, Pass
+from deburr.passes.linear.activations import activations
 from deburr.passes.quantize.arithmetic import affine
 from deburr.passes.quantize.dialects import Dialect, find_dialect
 from deburr.passes.quantize.observers import Observer, ObserverSettings
 from deburr.passes.quantize.placement import is_quantized, place
-from deburr.passes.quantize.sampling import activations
 
 ACTIVATION_TYPES = {"u8": DType.UINT8, "s8": DType.INT8}
 
@@ -45,7 +45,7 @@ class Calibrate(Pass):
     def run(self, graph: Graph, context: Context) -> None:
         """
         :raises DeburrError: E203 for an unknown observer, dialect or type or a percentile outside (50, 100], and what
-            `sampling.activations` raises.
+            `linear.activations` raises.
         """
         dialect, dtype = find_dialect(self.dialect), ACTIVATION_TYPES[self.activations]
         self._check(dialect, dtype)

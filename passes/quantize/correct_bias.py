@@ -19,10 +19,10 @@ from deburr.ir.node import Node
 from deburr.ir.types import DType, TensorType
 from deburr.ir.value import Value
 from deburr.passes.core import Context, Pass
+from deburr.passes.linear.activations import activations
 from deburr.passes.quantize.arithmetic import round_trip
 from deburr.passes.quantize.dialects import Role, find_dialect
 from deburr.passes.quantize.placement import is_quantized, place
-from deburr.passes.quantize.sampling import activations
 from deburr.passes.quantize.weighted import bias_of, output_channels
 
 Floats = npt.NDArray[np.float64]
@@ -44,7 +44,7 @@ class CorrectBias(Pass):
     dialect: str = "ort"
 
     def run(self, graph: Graph, context: Context) -> None:
-        """:raises DeburrError: E203 for an unknown dialect, and what `sampling.activations` raises."""
+        """:raises DeburrError: E203 for an unknown dialect, and what `linear.activations` raises."""
         dialect = find_dialect(self.dialect)
         if is_quantized(graph):
             context.remark(graph.name, "the model is quantized already")

@@ -14,10 +14,9 @@ from deburr.ir.node import Node
 from deburr.ir.samples import Samples
 from deburr.ir.types import Array, QParams
 from deburr.passes.core import Context, Pass
-from deburr.passes.prune.compensate import store
-from deburr.passes.prune.layers import Layer, Matrix, layer_of
-from deburr.passes.prune.prefix import capture_prefix, prefix
-from deburr.passes.prune.regression import Moments, some_rows
+from deburr.passes.linear.layers import Layer, Matrix, layer_of, store
+from deburr.passes.linear.prefix import capture_prefix, prefix
+from deburr.passes.linear.regression import Moments, some_rows
 from deburr.passes.quantize.arithmetic import limits, round_trip
 from deburr.passes.quantize.dialects import Role, find_dialect
 from deburr.passes.quantize.placement import is_quantized, place

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deburr.passes.prune.layers import Matrix
+from deburr.passes.linear.layers import Matrix
 
 
 def round_matrix(weight: Matrix, covariance: Matrix, scale: Matrix, limit: int, damping: float) -> Matrix:

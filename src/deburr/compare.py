@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deburr.ir.errors import DeburrError
+from deburr.ir.fidelity import accuracy, sqnr_db
 from deburr.ir.samples import read_arrays
 from deburr.ir.types import Array
 from deburr.runner import Runner, open_runner, run_samples
@@ -101,21 +102,6 @@ def difference(name: str, wanted: Array, got: Array, labels: Array | None = None
         reference_accuracy=accuracy(wanted, labels) if scores else None,
         candidate_accuracy=accuracy(got, labels) if scores else None,
     )
-
-
-def sqnr_db(signal: Array, error: Array) -> float:
-    """Signal to quantization noise ratio in decibel; infinite without error, minus infinite without signal."""
-    power, noise = float(np.sum(np.square(signal))), float(np.sum(np.square(error)))
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(power / noise) if power else -math.inf
-
-
-def accuracy(scores: Array, labels: Array | None) -> float | None:
-    """The share of samples whose highest score stands at the label; None without labels of shape [samples]."""
-    if labels is None or labels.shape != scores.shape[:1]:
-        return None
-    return float(np.mean(scores.argmax(1) == labels))
 
 
 def _read(data: Samples | Mapping[str, Array] | str | Path) -> tuple[dict[str, Array], Array | None, str]:

@@ -15,9 +15,9 @@ from deburr.ir.onnx_writer import to_proto
 from deburr.ir.samples import Samples
 from deburr.ir.types import DType, QParams
 from deburr.passes.core import Context
+from deburr.passes.linear import activations
 from deburr.passes.manager import run
 from deburr.passes.pipeline import parse
-from deburr.passes.quantize import sampling
 from deburr.passes.quantize.arithmetic import affine, dequantize, quantize, symmetric
 
 from .quantizing import mobilenet, optimized, outputs, quantized, sqnr
@@ -44,7 +44,7 @@ def test_minmax_scale_is_the_range_in_255_steps() -> None:
 @pytest.mark.parametrize("observer", ["minmax", "percentile", "mse"])
 def test_batches_do_not_change_the_result(observer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = optimized(conv_chain(), f"clean,calibrate{{observer={observer}}}").model.graph
-    monkeypatch.setattr(sampling, "MEMORY", 1)
+    monkeypatch.setattr(activations, "MEMORY", 1)
     single = optimized(conv_chain(), f"clean,calibrate{{observer={observer}}}").model.graph
     for value, other in zip(whole.values, single.values, strict=True):
         assert value.qparams == other.qparams
@@ -52,15 +52,15 @@ def test_batches_do_not_change_the_result(observer: str, monkeypatch: pytest.Mon
 
 def test_batches_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(sampling, "MEMORY", 40_000)
-    original = sampling.capture
+    monkeypatch.setattr(activations, "MEMORY", 40_000)
+    original = activations.capture
 
     def spy(model, names, data, batch):
         for results in original(model, names, data, batch):
             seen.append(sum(array.nbytes for array in results.values()))
             yield results
 
-    monkeypatch.setattr(sampling, "capture", spy)
+    monkeypatch.setattr(activations, "capture", spy)
     optimized(conv_chain(), "clean,calibrate")
     assert max(seen) <= 40_000
     assert max(seen) > min(seen)

@@ -14,11 +14,11 @@ from deburr.ir.onnx_reader import read
 from deburr.ir.onnx_writer import to_proto
 from deburr.ir.samples import Samples
 from deburr.passes.core import Context
+from deburr.passes.linear.layers import Layer, layer_of
+from deburr.passes.linear.prefix import capture_prefix
+from deburr.passes.linear.regression import Moments
 from deburr.passes.prune.channels import PruneChannels
 from deburr.passes.prune.compensate import Compensate
-from deburr.passes.prune.layers import Layer, layer_of
-from deburr.passes.prune.prefix import capture_prefix
-from deburr.passes.prune.regression import Moments
 
 
 @settings(max_examples=40, deadline=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from deburr.passes.prune.layers import Matrix, Rows
+from deburr.passes.linear.layers import Matrix, Rows
 
 Indices = npt.NDArray[np.int64]
 

@@ -89,6 +89,20 @@ def layer_of(node: Node) -> Layer | str:
     return Layer(node, int(node.get("group", 1)) if node.op == "Conv" else 1)
 
 
+def store(layer: Layer, weight: Matrix, bias: Matrix) -> None:
+    """Give a layer other weights [groups, inputs, outputs] and another bias [groups, outputs] (MatMul has none)."""
+    graph, node = layer.node.owner, layer.node
+    graph.set_constant(layer.weight, layer.weights_of(weight))
+    if node.op == "MatMul":
+        return
+    flat = bias.reshape(-1).astype(layer.weight.array.dtype)  # type: ignore[union-attr]
+    old = layer.bias
+    if old is not None and len(old.uses) == 1 and old.shape == flat.shape:
+        graph.set_constant(old, flat)
+    else:
+        node.set_input(2, graph.add_constant(flat, f"{layer.weight.name}_bias"))
+
+
 def _im2col(x: Rows, node: Node, groups: int) -> Rows:
     """[samples, channels, …] to [groups, samples x positions, channels per group x kernel], in the order of the weights."""
     kernel = _array(node.input(1)).shape[2:]
