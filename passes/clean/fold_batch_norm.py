@@ -79,9 +79,16 @@ def _fold(norm: Node) -> str:
     old_bias = target.optional_input(2)
     _give(target, 2, new_bias, old_bias.name if old_bias is not None else f"{weight.name}_bias")
     target.set_attribute("beta", None)  # Gemm: it stands in the folded bias
-    bypass(norm.output(), norm.input(0))
-    remove_if_unused(norm)
+    _take_over(target.output(), norm)
     return ""
+
+
+def _take_over(scaled: Value, norm: Node) -> None:
+    """The producer now gives what the norm gave, and its output the name: `compensate` finds by name what a value was before."""
+    graph, name = norm.owner, norm.output().name
+    bypass(norm.output(), scaled)
+    if remove_if_unused(norm):
+        graph.rename(scaled, name)
 
 
 def _affine(norm: Node) -> tuple[Floats, Floats]:

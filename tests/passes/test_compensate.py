@@ -13,6 +13,7 @@ from deburr.ir.evaluate import Evaluator
 from deburr.ir.onnx_reader import read
 from deburr.ir.onnx_writer import to_proto
 from deburr.ir.samples import Samples
+from deburr.passes.clean.fold_batch_norm import FoldBatchNorm
 from deburr.passes.core import Context
 from deburr.passes.linear.layers import Layer, layer_of
 from deburr.passes.linear.prefix import capture_prefix
@@ -154,3 +155,20 @@ def test_a_prefix_with_subgraphs():
     (found,) = next(iter(capture_prefix(model, [holder.output()], data, 4)))
     assert found.shape == (4,)
     assert all(graph.parent is holder for graph in holder.subgraphs)
+
+
+def test_batch_norm_may_be_folded_between_pruning_and_compensation():
+    """What the convolution gives is then another number: it has to be held against what the norm gave before."""
+    builder = Builder()
+    scale, shift, mean, variance = (builder.constant(np.full(5, value, np.float32)) for value in (3, 0.5, 0.2, 0.1))
+    inner = builder.conv(builder.node("Relu", [builder.conv("x", 3, 16)]), 16, 5)
+    builder.node("Relu", [builder.node("BatchNormalization", [inner, scale, shift, mean, variance])], "y")
+    proto = builder.model({"x": ["batch", 3, 8, 8]}, {"y": ["batch", 5, 8, 8]})
+    model, fresh = read(proto), _data((3, 8, 8), seed=9)
+    context = Context(model, data=_data((3, 8, 8)))
+    PruneChannels(ratio=0.3, round_to=1).run(model.graph, context)
+    broken = _error(model, read(proto), fresh)
+    FoldBatchNorm().run(model.graph, context)
+    assert [node.op for node in model.graph.nodes] == ["Conv", "Relu", "Conv", "Relu"]
+    Compensate().run(model.graph, context)
+    assert _error(model, read(proto), fresh) < 0.5 * broken
