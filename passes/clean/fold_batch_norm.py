@@ -84,7 +84,7 @@ def _fold(norm: Node) -> str:
 
 
 def _take_over(scaled: Value, norm: Node) -> None:
-    """The producer gives what the norm gave, and its output takes the name: `compensate` finds by name what a value was before."""
+    """The producer gives what the norm gave, under the same name: `compensate` finds by name what a value was before."""
     graph, name = norm.owner, norm.output().name
     bypass(norm.output(), scaled)
     if remove_if_unused(norm):
