@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +15,14 @@ from deburr.ir.value import Value
 
 Matrix = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.float32]
+Chosen = npt.NDArray[np.int64] | slice
 
 
 @dataclass(frozen=True)
 class Layer:
     """A Conv, Gemm or MatMul with constant weights, seen as `groups` matrices [inputs, outputs].
 
-    `rows(x)` gives [groups, positions, inputs] and `targets(y)` [groups, positions, outputs], positions in the same order.
+    `rows(x)` and `targets(y)` have their positions in the same order.
     """
 
     node: Node
@@ -56,18 +58,26 @@ class Layer:
         given = np.zeros(1) if self.bias is None else _array(self.bias).astype(np.float64)
         return np.broadcast_to(given.reshape(-1), (self.groups * outputs,)).reshape(self.groups, outputs)
 
-    def rows(self, x: Array) -> Rows:
-        if self.node.op == "Conv":
-            return _im2col(x.astype(np.float32, copy=False), self.node, self.groups)
-        made: Rows = x.astype(np.float32, copy=False)
-        return made.reshape(1, -1, made.shape[-1])
+    def positions(self, x: Array) -> int:
+        """How many rows an input makes, as many as the output has positions."""
+        if self.node.op != "Conv":
+            return math.prod(x.shape[:-1])
+        return len(x) * math.prod(_Window.of(self.node).positions(x.shape[2:]))
 
-    def targets(self, y: Array) -> Rows:
+    def rows(self, x: Array, chosen: Chosen = slice(None)) -> Rows:
+        """Of an input: [groups, positions, inputs], the chosen positions only."""
+        made: Rows = x.astype(np.float32, copy=False)
+        if self.node.op == "Conv":
+            return _im2col(made, self.node, self.groups, chosen)
+        return made.reshape(1, -1, made.shape[-1])[:, chosen]
+
+    def targets(self, y: Array, chosen: Chosen = slice(None)) -> Rows:
+        """Of an output: [groups, positions, outputs], the chosen positions only."""
         made: Rows = y.astype(np.float32, copy=False)
         if self.node.op == "Conv":
             flat = made.reshape(len(y), self.groups, y.shape[1] // self.groups, -1)
-            return flat.transpose(1, 0, 3, 2).reshape(self.groups, -1, flat.shape[2])
-        return made.reshape(1, -1, made.shape[-1])
+            return flat.transpose(1, 0, 3, 2).reshape(self.groups, -1, flat.shape[2])[:, chosen]
+        return made.reshape(1, -1, made.shape[-1])[:, chosen]
 
 
 def layer_of(node: Node) -> Layer | str:
@@ -103,22 +113,57 @@ def store(layer: Layer, weight: Matrix, bias: Matrix) -> None:
         node.set_input(2, graph.add_constant(flat, f"{layer.weight.name}_bias"))
 
 
-def _im2col(x: Rows, node: Node, groups: int) -> Rows:
-    """[samples, channels, …] to [groups, samples x positions, channels per group x kernel], in the order of the weights."""
-    kernel = _array(node.input(1)).shape[2:]
-    rank = len(kernel)
-    strides, dilations = tuple(node.get("strides", (1,) * rank)), tuple(node.get("dilations", (1,) * rank))
-    pads = tuple(node.get("pads", (0,) * 2 * rank))
-    padded = np.pad(x, [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)])
-    reach = tuple(dilation * (size - 1) + 1 for size, dilation in zip(kernel, dilations, strict=True))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + rank)))
-    picked = (slice(None), slice(None), *(slice(None, None, s) for s in strides), *(slice(None, None, d) for d in dilations))
-    windows = windows[picked]
-    samples, channels, positions = len(x), x.shape[1], windows.shape[2 : 2 + rank]
-    grouped = windows.reshape(samples, groups, channels // groups, *positions, *kernel)
-    order = (1, 0, *range(3, 3 + rank), 2, *range(3 + rank, 3 + 2 * rank))
-    width = channels // groups * math.prod(kernel)
-    return grouped.transpose(order).reshape(groups, samples * math.prod(positions), width)
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The sizes of a convolution's kernel, per spatial axis; `pads` has all beginnings, then all ends."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+
+    @classmethod
+    def of(cls, node: Node) -> _Window:
+        kernel = _array(node.input(1)).shape[2:]
+        ones = (1,) * len(kernel)
+        strides, dilations = tuple(node.get("strides", ones)), tuple(node.get("dilations", ones))
+        return cls(kernel, strides, dilations, tuple(node.get("pads", (0,) * 2 * len(kernel))))
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        return tuple(dilation * (size - 1) + 1 for size, dilation in zip(self.kernel, self.dilations, strict=True))
+
+    @property
+    def padding(self) -> list[tuple[int, int]]:
+        rank = len(self.kernel)
+        return list(zip(self.pads[:rank], self.pads[rank:], strict=True))
+
+    def positions(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        parts = zip(sizes, self.padding, self.reach, self.strides, strict=True)
+        return tuple((size + sum(pads) - reach) // stride + 1 for size, pads, reach, stride in parts)
+
+    def view(self, x: Rows) -> Rows:
+        """[samples, channels, …] as [samples, channels, positions …, kernel …], of which only the padding is a copy."""
+        padded = np.pad(x, [(0, 0), (0, 0), *self.padding])
+        axes = tuple(range(2, 2 + len(self.kernel)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, self.reach, axis=axes)
+        steps = (slice(None, None, step) for step in (*self.strides, *self.dilations))
+        return windows[(slice(None), slice(None), *steps)]
+
+
+def _im2col(x: Rows, node: Node, groups: int, chosen: Chosen) -> Rows:
+    """[samples, channels, …] to [groups, positions, channels per group x kernel], in the order of the weights.
+
+    Only the chosen windows are copied: all of them take as many times the memory of `x` as the kernel has elements.
+    """
+    windows = _Window.of(node).view(x)
+    rank = (windows.ndim - 2) // 2
+    positions, kernel = (len(x), *windows.shape[2 : 2 + rank]), windows.shape[2 + rank :]
+    by_position = windows.transpose(0, *range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))
+    indices = np.arange(math.prod(positions))[chosen]
+    picked = by_position[np.unravel_index(indices, positions)]
+    width = x.shape[1] // groups * math.prod(kernel)
+    return picked.reshape(len(indices), groups, width).transpose(1, 0, 2)
 
 
 def _array(value: Value) -> Array:

@@ -9,7 +9,7 @@ from deburr.ir.graph import Graph
 from deburr.ir.model import Model
 from deburr.ir.node import Node
 from deburr.ir.samples import Samples
-from deburr.ir.types import Array
+from deburr.ir.types import Array, TensorType
 from deburr.ir.value import Value
 
 
@@ -28,9 +28,18 @@ def capture_prefix(model: Model, values: Sequence[Value], samples: Samples, batc
 def prefix(model: Model, values: Sequence[Value]) -> Model:
     """A model that computes the values and nothing else, sharing constants with `model`; `model` itself if it has subgraphs
     there, because a subgraph knows one parent only."""
-    needed = _ancestors(values)
+    needed = ancestors(values)
     if any(node.subgraphs for node in needed):
         return model
+    nodes = [node for node in model.graph.nodes if node in needed]
+    return part(model, nodes, [value for value in dict.fromkeys(values) if value.producer is not None], model.graph.inputs)
+
+
+def part(model: Model, nodes: Sequence[Node], results: Sequence[Value], inputs: Sequence[Value] = ()) -> Model:
+    """A model of these nodes alone, without subgraphs, in their order; it shares constants with `model`.
+
+    :param inputs: of the part, besides what the nodes read and do not compute.
+    """
     graph = Graph(model.graph.name)
     copies: dict[Value, Value] = {}
 
@@ -40,17 +49,23 @@ def prefix(model: Model, values: Sequence[Value]) -> Model:
             copies[value].constant = value.constant
         return copies[value] if value is not None else None
 
-    for value in (*model.graph.inputs, *values):
-        copy(value)
-    graph.set_inputs([copies[value] for value in model.graph.inputs])
-    for node in (node for node in model.graph.nodes if node in needed):
-        inputs, outputs = [copy(value) for value in node.inputs], [copy(value) for value in node.outputs]
-        graph.add_node(node.op, inputs, outputs, node.attributes, domain=node.domain, name=node.name)
-    graph.set_outputs([copies[value] for value in dict.fromkeys(values) if value.producer is not None])
+    made = {value for node in nodes for value in node.outputs}
+    read = [value for node in nodes for value in node.inputs if value is not None and value not in made]
+    given = list(dict.fromkeys([*inputs, *(value for value in read if not value.is_constant)]))
+    for value in (*given, *results):
+        copied = copy(value)
+        # Of any size: what was inferred within the model may name the sizes of one batch.
+        if copied is not None and isinstance(value.type, TensorType) and not value.is_input:
+            graph.set_type(copied, TensorType(value.type.dtype))
+    graph.set_inputs([copies[value] for value in given])
+    for node in nodes:
+        arguments, outputs = [copy(value) for value in node.inputs], [copy(value) for value in node.outputs]
+        graph.add_node(node.op, arguments, outputs, node.attributes, domain=node.domain, name=node.name)
+    graph.set_outputs([copies[value] for value in results])
     return Model(graph, dict(model.opset_imports), model.functions, ir_version=model.ir_version)
 
 
-def _ancestors(values: Sequence[Value]) -> set[Node]:
+def ancestors(values: Sequence[Value]) -> set[Node]:
     found: set[Node] = set()
     stack = [value.producer for value in values if value.producer is not None]
     while stack:

@@ -10,12 +10,12 @@ from deburr.passes.linear.layers import Matrix, Rows
 Indices = npt.NDArray[np.int64]
 
 
-def some_rows(rows: Rows, wanted: int, samples: tuple[int, int], random: np.random.Generator) -> Indices | slice:
-    """Which of a batch's rows [groups, rows, inputs] are looked at, so that it comes to `wanted` over all batches; in order.
+def some_rows(count: int, wanted: int, samples: tuple[int, int], random: np.random.Generator) -> Indices | slice:
+    """Which of a batch's `count` rows are looked at, so that it comes to `wanted` over all batches; in order.
 
     :param samples: in this batch, and in all.
     """
-    count, share = rows.shape[1], max(1, wanted * samples[0] // samples[1])
+    share = max(1, wanted * samples[0] // samples[1])
     return np.sort(random.choice(count, share, replace=False)) if share < count else slice(None)
 
 

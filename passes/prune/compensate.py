@@ -16,13 +16,12 @@ from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
 from deburr.ir.model import Model
 from deburr.ir.node import Node
-from deburr.ir.samples import Samples
 from deburr.ir.types import Array
 from deburr.ir.value import Value
 from deburr.passes.core import Context, Pass
 from deburr.passes.linear.layers import Layer, layer_of, store
-from deburr.passes.linear.prefix import capture_prefix
 from deburr.passes.linear.regression import Moments, some_rows
+from deburr.passes.linear.sweep import Sweep
 from deburr.passes.prune.reference import Indices, Reference
 
 
@@ -42,7 +41,7 @@ class Compensate(Pass):
 
     damping: float = 0.01
     rows: int = 65536
-    batch: int = 50
+    batch: int = 16
 
     def run(self, graph: Graph, context: Context) -> None:
         """:raises DeburrError: E206 without calibration data, E203 for options out of range."""
@@ -54,8 +53,9 @@ class Compensate(Pass):
             context.remark(f"graph {graph.name!r}", "nothing was pruned", "put compensate behind prune-channels")
             return
         layers = [layer for node in graph.nodes if (layer := self._layer(node, context)) is not None]
+        sweeps = Sweep(context.model, context.data, self.batch), Sweep(context.reference.model, context.data, self.batch)
         for layer in context.progress(layers, len(layers), "compensate"):
-            self._refit(layer, context.reference, context.data, context)
+            self._refit(layer, sweeps, context.reference, context)
 
     def _layer(self, node: Node, context: Context) -> Layer | None:
         if node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
@@ -70,23 +70,17 @@ class Compensate(Pass):
             return None
         return layer
 
-    def _refit(self, layer: Layer, reference: Reference, data: Samples, context: Context) -> None:
-        aim = _aim(layer.node, reference)
-        moments = Moments()
-        random = context.random()
-        wanted, given = [layer.node.input(0), *aim.minus], [aim.value]
-        pairs = zip(
-            capture_prefix(context.model, wanted, data, self.batch),
-            capture_prefix(reference.model, given, data, self.batch),
-            strict=True,
-        )
-        for now, before in pairs:
-            target = _select(before[0], reference.kept.get(aim.value.name, {}))
+    def _refit(self, layer: Layer, sweeps: tuple[Sweep, Sweep], reference: Reference, context: Context) -> None:
+        """:param sweeps: over the model as it is, and over the reference."""
+        assert context.data is not None
+        aim, moments, random = _aim(layer.node, reference), Moments(), context.random()
+        pairs = zip(sweeps[0].values([layer.node.input(0), *aim.minus]), sweeps[1].values([aim.value]), strict=True)
+        for now, (before,) in pairs:
+            target = _select(before, reference.kept.get(aim.value.name, {}))
             for value in now[1:]:
                 target = np.subtract(target, value)
-            x, y = layer.rows(now[0]), layer.targets(target)
-            chosen = some_rows(x, self.rows, (len(now[0]), len(data)), random)
-            moments.add(x[:, chosen], y[:, chosen])
+            chosen = some_rows(layer.positions(now[0]), self.rows, (len(now[0]), len(context.data)), random)
+            moments.add(layer.rows(now[0], chosen), layer.targets(target, chosen))
         store(layer, *moments.fit(layer.matrix(), self.damping))
 
 

@@ -9,12 +9,11 @@ from deburr.ir.errors import DeburrError
 from deburr.passes.analysis.classes import Ids
 from deburr.passes.analysis.groups import Channels
 from deburr.passes.core import Context
+from deburr.passes.linear.activations import activations
 from deburr.passes.linear.layers import Layer, layer_of
-from deburr.passes.linear.prefix import capture_prefix
 from deburr.passes.linear.regression import Moments, some_rows
 
 _ROWS = 32768
-_BATCH = 50
 
 
 @dataclass(eq=False)
@@ -51,13 +50,11 @@ def _consumers(analysis: Channels) -> Iterator[Consumer]:
 def _measure(found: list[Consumer], context: Context) -> None:
     """At most `_ROWS` rows of each consumer, the same share of every batch."""
     assert context.data is not None
-    random, data = context.random(), context.data
+    random, count = context.random(), len(context.data)
     inputs = list(dict.fromkeys(consumer.layer.node.input(0) for consumer in found))
-    batches = capture_prefix(context.model, inputs, data, _BATCH) if inputs else ()
-    for arrays in context.progress(batches, -(-len(data) // _BATCH), "measure inputs"):
-        by_value = dict(zip(inputs, arrays, strict=True))
+    for arrays in activations(inputs, context, "measure inputs") if inputs else ():
         for consumer in found:
-            x = by_value[consumer.layer.node.input(0)]
-            rows = consumer.layer.rows(x)
-            chosen = some_rows(rows, _ROWS, (len(x), len(data)), random)
-            consumer.moments.add(rows[:, chosen], rows[:, chosen, :1])
+            x = arrays[consumer.layer.node.input(0)]
+            chosen = some_rows(consumer.layer.positions(x), _ROWS, (len(x), count), random)
+            rows = consumer.layer.rows(x, chosen)
+            consumer.moments.add(rows, rows[:, :, :1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,14 +10,13 @@ import numpy as np
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
-from deburr.ir.model import Model
 from deburr.ir.node import Node
-from deburr.ir.samples import Samples
 from deburr.ir.types import Array, QParams
 from deburr.passes.core import Context, Pass
 from deburr.passes.linear.layers import Layer, Matrix, layer_of, store
-from deburr.passes.linear.prefix import capture_prefix, prefix
+from deburr.passes.linear.prefix import prefix
 from deburr.passes.linear.regression import Moments, some_rows
+from deburr.passes.linear.sweep import Sweep
 from deburr.passes.quantize.arithmetic import limits, round_trip
 from deburr.passes.quantize.dialects import Role, find_dialect
 from deburr.passes.quantize.placement import is_quantized, place
@@ -66,13 +66,15 @@ class RoundWeights(Pass):
             context.remark(graph.name, "it holds subgraphs: weights are rounded to the nearest")
             return
         data = context.data.take(self.samples)
+        sweeps = Sweep(context.model, data, BATCH), Sweep(original, data, BATCH)
         for layer in context.progress(layers, len(layers), "rounding weights"):
-            self._round(layer, original, data, context)
+            wanted = [layer.node.input(0)], [original.graph.value(layer.node.output().name)]
+            pairs = zip(*(sweep.values(values) for sweep, values in zip(sweeps, wanted, strict=True)), strict=True)
+            self._round(layer, self._moments(layer, pairs, len(data), context))
 
-    def _round(self, layer: Layer, original: Model, data: Samples, context: Context) -> None:
+    def _round(self, layer: Layer, moments: Moments) -> None:
         node, scheme = layer.node, layer.weight.qparams
         assert scheme is not None
-        moments = self._moments(layer, original, data, context)
         if node.op == "MatMul":  # no bias takes a mean: errors count from zero
             moments.x, moments.y = np.zeros_like(moments.x), np.zeros_like(moments.y)
         fitted, _ = moments.fit(layer.matrix(), self.damping)
@@ -83,20 +85,13 @@ class RoundWeights(Pass):
         if not np.array_equal(_on_grid(layer, scheme), np.asarray(layer.weight.array, np.float32)):
             node.owner.set_constant(layer.weight, _on_grid(layer, scheme))
 
-    def _moments(self, layer: Layer, original: Model, data: Samples, context: Context) -> Moments:
+    def _moments(self, layer: Layer, pairs: Iterable[tuple[list[Array], list[Array]]], count: int, context: Context) -> Moments:
         """Of the layer's rounded inputs as they are now, and of its outputs in the float model."""
-        node, moments, random = layer.node, Moments(), context.random()
-        pairs = zip(
-            capture_prefix(context.model, [node.input(0)], data, BATCH),
-            capture_prefix(original, [original.graph.value(node.output().name)], data, BATCH),
-            strict=True,
-        )
-        scheme = node.input(0).qparams
+        moments, random, scheme = Moments(), context.random(), layer.node.input(0).qparams
         for (now,), (before,) in pairs:
             given = now if scheme is None else round_trip(np.asarray(now, np.float32), scheme)
-            x, y = layer.rows(given), layer.targets(before)
-            chosen = some_rows(x, self.rows, (len(now), len(data)), random)
-            moments.add(x[:, chosen], y[:, chosen])
+            chosen = some_rows(layer.positions(now), self.rows, (len(now), count), random)
+            moments.add(layer.rows(given, chosen), layer.targets(before, chosen))
         return moments
 
 
