@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from models import Builder
 
+from . import topologies_quantized
 from .pruning import image_model
 from .topologies import TOPOLOGIES, Made, _constant, _many, _relu
 
@@ -136,25 +137,17 @@ def auxiliary_outputs(b: Builder, x: str) -> Made:
     return _relu(b, b.conv(x, 8, 10)), 10
 
 
-def quantized_activations(b: Builder, x: str) -> Made:
-    scale = b.constant(np.float32(0.05)), b.constant(np.uint8(3))
-    x = b.node("QuantizeLinear", [_relu(b, b.conv(x, 3, 8)), *scale])
-    x = b.node("DequantizeLinear", [x, *scale])
-    return _relu(b, b.conv(x, 8, 6)), 6
-
-
 def top_k_of_space(b: Builder, x: str) -> Made:
     b.nodes.append(_many("TopK", [_relu(b, b.conv(x, 3, 8)), _constant(b, 4)], ["values", "indices"], axis=3))
     return "values", 8
 
 
-PRUNABLE: dict[str, Build] = TOPOLOGIES | {
+PRUNABLE: dict[str, Build] = TOPOLOGIES | topologies_quantized.PRUNABLE | {
     made.__name__: made
     for made in (
         u_net, cross_stage, strided_slices, ghost, grouped_32, group_across_concat, transposed_residual, generator,
         one_dimensional, layer_scale, decomposed_silu, shared_on_two_axes, tiled, shuffle_of_read_sizes,
         flattened_by_read_sizes, resized_to_read_sizes, auxiliary_outputs, top_k_of_space,
-        quantized_activations,
     )
 }  # fmt: skip
 
@@ -188,17 +181,6 @@ def top_k(b: Builder, x: str) -> Made:
     return "values", 4
 
 
-def quantized_weight(b: Builder, x: str) -> Made:
-    weight = b.constant(b.random.integers(-90, 90, (6, 8, 1, 1)).astype(np.int8))
-    scale = b.constant(b.random.uniform(0.01, 0.02, 6).astype(np.float32))
-    return b.node("Conv", [_stem(b, x), b.node("DequantizeLinear", [weight, scale], axis=0)]), 6
-
-
-def quantized_per_channel(b: Builder, x: str) -> Made:
-    scale = b.constant(b.random.uniform(0.01, 0.02, 8).astype(np.float32))
-    return b.node("DequantizeLinear", [b.node("QuantizeLinear", [_stem(b, x), scale], axis=1), scale], axis=1), 8
-
-
 def computed_number(b: Builder, x: str) -> Made:
     x = _stem(b, x)
     (count,) = _sizes(b, x, 1)
@@ -218,8 +200,7 @@ FROZEN: dict[str, tuple[Build, str]] = {
     "spatial_statistics": (spatial_statistics, "it reduces over the channels"),
     "softmax": (softmax, "it normalizes over the channels"),
     "top_k": (top_k, "it chooses among the channels"),
-    "quantized_weight": (quantized_weight, "its weight is quantized"),
-    "quantized_per_channel": (quantized_per_channel, "it has a scale for each channel"),
+    "quantized_by_a_computed_scale": (topologies_quantized.quantized_by_a_computed_scale, "its scale is computed"),
     "number_used_twice": (number_used_twice, "a number in its shape is also used elsewhere"),
     "computed_number": (computed_number, "its size is read at run time"),
 }

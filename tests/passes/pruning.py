@@ -12,7 +12,7 @@ from deburr.ir.evaluate import Evaluator
 from deburr.ir.model import Model
 from deburr.ir.onnx_reader import read
 from deburr.passes.analysis.channels import channels
-from deburr.passes.analysis.groups import Channels
+from deburr.passes.analysis.groups import Channels, Slice
 from deburr.passes.core import Context
 from deburr.passes.prune.surgery import remove_channels
 
@@ -34,13 +34,23 @@ def random_keep(analysis: Channels, random: np.random.Generator) -> np.ndarray:
 
 
 def mask_consumers(analysis: Channels, keep: np.ndarray) -> None:
-    """Zero, in place, every slice of a weight that reads a class outside `keep`; shapes stay."""
+    """Zero, in place, every slice of a weight that reads a class outside `keep`; shapes stay. Integers go to the zero point."""
     for slice_ in analysis.slices:
         if slice_.role == "input":
             array = np.array(slice_.constant.array)
             gone = np.flatnonzero(~keep[slice_.vector])
-            array[(slice(None),) * slice_.axis + (gone,)] = 0
+            place = (slice(None),) * slice_.axis + (gone,)
+            array[place] = np.broadcast_to(_zero(slice_), array.shape)[place]
             slice_.constant.graph.set_constant(slice_.constant, array)
+
+
+def _zero(slice_: Slice) -> np.ndarray:
+    """What stands for zero in the weight, broadcastable to it."""
+    node, rank = slice_.use.node, slice_.constant.array.ndim
+    zero = node.optional_input(2) if node.op == "DequantizeLinear" else None
+    if zero is None or zero.array.size == 1:
+        return np.zeros(()) if zero is None else zero.array.reshape(())
+    return zero.array.reshape([-1 if axis == node.get("axis", 1) % rank else 1 for axis in range(rank)])
 
 
 def run(model: Model, seed: int = 0, length: int = 3) -> dict[str, np.ndarray]:
