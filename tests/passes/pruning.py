@@ -95,8 +95,14 @@ def largest_error(
 
 
 def image_model(build: Callable[[Builder, str], tuple[str, int]], channels: int = 3, size: int = 6) -> onnx.ModelProto:
-    """`build` makes a tensor of images and says how many channels it has; a convolution to 5 channels reads it as "y"."""
+    """`build` makes a tensor of images and says how many channels it has; a convolution to 5 channels reads it as "y".
+
+    What `build` calls "also_…" is an output too.
+    """
     builder = Builder()
     made, width = build(builder, "x")
     builder.conv(made, width, 5, 1, "y")
-    return builder.model({"x": ["batch", channels, size, size]}, {"y": ["batch", 5, None, None]})
+    also = [name for node in builder.nodes for name in node.output if name.startswith("also_")]
+    proto = builder.model({"x": ["batch", channels, size, size]}, {"y": ["batch", 5, None, None]})
+    proto.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in also)
+    return proto

@@ -39,3 +39,13 @@ def test_what_must_stay_says_why(name):
     stem = next(group for group in analysis.groups if group.size == 8)
     assert analysis.always[stem.classes].all()
     assert any(FROZEN[name][1] in frozen.reason for frozen in stem.frozen)
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_what_can_go_beside_what_must_stay_is_exact(name):
+    removed = check_exact(case(name), np.random.default_rng(0), keep_sets=5)
+    assert bool(removed) == bool(analyse(case(name))[2].prunable)
+
+
+def test_the_bottleneck_of_a_frozen_gate_goes():
+    assert check_exact(case("block_attention"), np.random.default_rng(0), keep_sets=5) > 5

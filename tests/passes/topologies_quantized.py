@@ -1,4 +1,4 @@
-"""Models that are quantized already: integers behind DequantizeLinear, and activations between QuantizeLinear and DequantizeLinear.
+"""Models that are quantized already: integers behind DequantizeLinear, activations between QuantizeLinear and it.
 
 Scales are powers of two, so that sums are exact in float32 and no result depends on the order of the additions.
 """
