@@ -104,5 +104,6 @@ def image_model(build: Callable[[Builder, str], tuple[str, int]], channels: int 
     builder.conv(made, width, 5, 1, "y")
     also = [name for node in builder.nodes for name in node.output if name.startswith("also_")]
     proto = builder.model({"x": ["batch", channels, size, size]}, {"y": ["batch", 5, None, None]})
-    proto.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in also)
+    types = {info.name: info for info in onnx.shape_inference.infer_shapes(proto).graph.value_info}
+    proto.graph.output.extend(types[name] for name in also)
     return proto
