@@ -23,6 +23,7 @@ class DeclineError(Exception):
 
 
 Heads = Literal["whole", "inner"]
+Groups = Literal["whole", "inner"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,13 @@ class ChannelOptions:
     """What the analysis may do beyond the obvious.
 
     `heads`: where channels are split into heads, "whole" heads go, or "inner": the same positions of every head.
+    `groups`: of grouped convolutions, whole groups go, or "inner": the same positions of every group, in and out.
     `lossy`: follow the channels through normalizations over them, whose statistics then change.
     """
 
     heads: Heads = "whole"
     lossy: bool = False
+    groups: Groups = "inner"
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,15 @@ from deburr.ir.model import Model
 from deburr.ir.onnx_reader import read
 from deburr.passes.analysis.channels import channels
 from deburr.passes.analysis.groups import Channels, Slice
+from deburr.passes.analysis.walk import ChannelOptions
 from deburr.passes.core import Context
 from deburr.passes.prune.surgery import remove_channels
 
 
-def analyse(proto: onnx.ModelProto) -> tuple[Model, Context, Channels]:
+def analyse(proto: onnx.ModelProto, options: ChannelOptions | None = None) -> tuple[Model, Context, Channels]:
     model = read(proto)
     context = Context(model)
-    return model, context, channels(model.graph, context)
+    return model, context, channels(model.graph, context, options)
 
 
 def random_keep(analysis: Channels, random: np.random.Generator) -> np.ndarray:
@@ -62,29 +63,33 @@ def run(model: Model, seed: int = 0, length: int = 3) -> dict[str, np.ndarray]:
     return Evaluator(model, threads=1).run(inputs)
 
 
-def check_exact(proto: onnx.ModelProto, random: np.random.Generator, keep_sets: int = 20, length: int = 3) -> int:
+def check_exact(
+    proto: onnx.ModelProto, random: np.random.Generator, keep_sets: int = 20, length: int = 3,
+    options: ChannelOptions | None = None,
+) -> int:  # fmt: skip
     """Prune with random keep-sets; every result must equal the masked original. Returns how many classes went in all.
 
     :param length: of axes whose size is known at run time only.
     """
-    removed, error = largest_error(proto, random, keep_sets, length)
+    removed, error = largest_error(proto, random, keep_sets, length, options)
     assert error <= 1e-5
     return removed
 
 
 def largest_error(
-    proto: onnx.ModelProto, random: np.random.Generator, keep_sets: int = 20, length: int = 3
-) -> tuple[int, float]:
+    proto: onnx.ModelProto, random: np.random.Generator, keep_sets: int = 20, length: int = 3,
+    options: ChannelOptions | None = None,
+) -> tuple[int, float]:  # fmt: skip
     """How many classes random keep-sets removed, and the largest difference from the masked original, relative to the largest
     element of the output."""
     removed, error = 0, 0.0
     for _ in range(keep_sets):
-        model, context, analysis = analyse(proto)
+        model, context, analysis = analyse(proto, options)
         keep, refused = analysis.repair(random_keep(analysis, random))
         assert not refused, [group.name for group in refused]
         removed += int((~keep).sum())
         remove_channels(analysis, keep, context)
-        masked, _, again = analyse(proto)
+        masked, _, again = analyse(proto, options)
         mask_consumers(again, keep)
         pruned = run(model, length=length)
         for name, expected in run(masked, length=length).items():

@@ -7,8 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from models import Builder
 from onnx import helper, numpy_helper
 
@@ -272,31 +270,6 @@ def test_a_latency_budget_measures_what_it_will_prune(options):
 
 
 BLOCKS = {**TOPOLOGIES, **WITH_HEADS}
-STACKED = [
-    "separate_projections", "fused_gather", "normalized_queries", "grouped_queries", "multi_query", "rotary", "token_mixing",
-    "constant_first", "batched_constants", "einsum_heads", "one_head", "unfolded", "group_norm_by_instances",
-]  # fmt: skip
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    st.lists(st.sampled_from(STACKED), min_size=2, max_size=3), st.sampled_from(["whole", "inner"]), st.integers(0, 2**32 - 1)
-)
-def test_compositions_are_exact(names, heads, seed):
-    """Blocks one behind the other, with a residual connection around each that keeps the number of tokens."""
-
-    def build(b: Builder, x: str) -> Made:
-        for name in names:
-            made, width = BLOCKS[name](b, x)
-            made = b.node("MatMul", [made, b.weight(width, C, scale=width**-0.5)])
-            if name == "token_mixing":
-                made = b.node("MatMul", [b.weight(T, 5), made])
-            if name == "unfolded":
-                made = b.node("Slice", [made, *(b.constant(np.array([n], np.int64)) for n in (0, T, 1))])
-            x = b.node("Add", [made, x])
-        return x, C
-
-    check(sequence_model(build), ChannelOptions(heads=heads), seed, keep_sets=2)
 
 
 def test_a_bias_that_is_broadcast_over_the_channels_freezes_the_product():
