@@ -166,6 +166,10 @@ def test_runs_of_a_reshape_multiply_up(dims, data):
     assert runs[0][0] == range(1)
 
 
+def test_an_unknown_size_that_a_reshape_leaves_no_room_for_is_one():
+    assert runs_of((6, None, 2, 8), [6, 1, 16]) == [(range(1), [6]), (range(1, 2), [1]), (range(2, 4), [16])]
+
+
 def test_an_analysis_of_a_densenet_sized_graph_takes_seconds():
     builder = Builder()
     x, width = builder.conv("x", 3, 64), 64
