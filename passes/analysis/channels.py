@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -32,6 +32,7 @@ from deburr.passes.analysis.box import loosen, settle
 from deburr.passes.analysis.classes import Ids
 from deburr.passes.analysis.cost import cost
 from deburr.passes.analysis.groups import Channels, Frozen, Group, Member, Slice
+from deburr.passes.analysis.quantized import is_given_out, readers
 from deburr.passes.analysis.sizes import shape, size_rule
 from deburr.passes.analysis.walk import ChannelOptions, Walk
 from deburr.passes.core import Context
@@ -123,7 +124,7 @@ def _settle(walk: Walk) -> None:
     arrays = [*walk.ids.values(), *(slice_.ids for slice_ in walk.slices)]
     for ids in {id(array): array for array in arrays}.values():
         settle(walk.classes, ids)
-    loose = [Slice(s.use, s.axis, loosen(walk.classes, s.ids), s.ids_axis, s.role) for s in walk.slices]
+    loose = [replace(slice_, ids=loosen(walk.classes, slice_.ids)) for slice_ in walk.slices]
     walk.slices = [
         now
         for now, before in zip(loose, walk.slices, strict=True)
@@ -143,25 +144,27 @@ def _rule(node: Node, context: Context) -> Rule | str:
 
 
 def _tie_shared_constants(walk: Walk) -> None:
-    """A matrix that is read twice is sliced the same way by all readers; a vector is copied for each of them instead."""
+    """A matrix that is read twice is sliced the same way by all readers; a vector is copied for each of them instead, unless
+    they share what dequantizes it."""
     slices: dict[Value, list[Slice]] = {}
     for slice_ in walk.slices:
         slices.setdefault(slice_.constant, []).append(slice_)
     for constant, mine in slices.items():
         assert constant.constant is not None
-        if constant.is_output:
+        if is_given_out(constant):
             for slice_ in mine:
                 _freeze_slice(walk, slice_, "it is an output of the graph")
-        if len(constant.uses) == 1 or constant.constant.size == max(constant.constant.shape):
+        count = len(readers(constant))
+        copied = constant.constant.size == max(constant.constant.shape) and count == len(constant.uses)
+        if count == 1 or copied:
             continue
         for axis in dict.fromkeys(slice_.axis for slice_ in mine):
-            _tie_axis(walk, constant, [slice_ for slice_ in mine if slice_.axis == axis])
+            _tie_axis(walk, count, [slice_ for slice_ in mine if slice_.axis == axis])
 
 
-def _tie_axis(walk: Walk, constant: Value, slices: list[Slice]) -> None:
-    readers = {slice_.use for slice_ in slices}
+def _tie_axis(walk: Walk, count: int, slices: list[Slice]) -> None:
     vectors = [slice_.vector for slice_ in slices]
-    if len(readers) < len(constant.uses) or any(vector is None for vector in vectors):
+    if len({slice_.reader for slice_ in slices}) < count or any(vector is None for vector in vectors):
         for slice_ in slices:
             _freeze_slice(walk, slice_, "it is also read where its channels stay")
         return
@@ -173,7 +176,7 @@ def _tie_axis(walk: Walk, constant: Value, slices: list[Slice]) -> None:
 
 def _freeze_slice(walk: Walk, slice_: Slice, reason: str) -> None:
     walk.classes.freeze(slice_.ids)
-    walk.frozen.append(Frozen(slice_.constant, slice_.axis, reason, slice_.use.node))
+    walk.frozen.append(Frozen(slice_.constant, slice_.axis, reason, slice_.node))
 
 
 def _result(walk: Walk, macs: Mapping[Node, int]) -> Channels:
@@ -185,7 +188,7 @@ def _result(walk: Walk, macs: Mapping[Node, int]) -> Channels:
         return cache[id(ids)]
 
     ids = {value: roots(array) for value, array in walk.ids.items()}
-    slices = [Slice(s.use, s.axis, roots(s.ids), s.ids_axis, s.role) for s in walk.slices]
+    slices = [replace(slice_, ids=roots(slice_.ids)) for slice_ in walk.slices]
     every = np.unique(walk.classes.find(np.arange(len(walk.classes), dtype=np.int64)))
     always = np.zeros(len(walk.classes), np.bool_)
     always[every] = walk.classes.frozen(every)
@@ -258,5 +261,5 @@ def _members(result: Channels, touched: Callable[[Ids], list[int]]) -> tuple[Mem
         for number in touched(slice_.ids):
             key = slice_.constant, slice_.axis
             members.setdefault(number, {})[key] = Member(*key, slice_.ids.shape[slice_.ids_axis])
-            nodes.setdefault(number, {})[slice_.use.node] = None
+            nodes.setdefault(number, {})[slice_.node] = None
     return members, nodes

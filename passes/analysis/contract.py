@@ -12,6 +12,7 @@ from deburr.ir.value import Value
 from deburr.passes.analysis.box import unite
 from deburr.passes.analysis.classes import Ids
 from deburr.passes.analysis.einsum import Labels
+from deburr.passes.analysis.quantized import constant_behind
 from deburr.passes.analysis.walk import DeclineError, Walk, free, shape_of
 
 
@@ -52,7 +53,7 @@ def contract(node: Node, walk: Walk, labels: Sequence[Labels], out: Labels) -> I
         if len(set(names)) != len(names):
             raise DeclineError("it takes a diagonal")
         value = node.input(index)
-        terms.append(_Term(index, value, names, None if value.is_constant else walk.of(value)))
+        terms.append(_Term(index, value, names, None if constant_behind(value) is not None else walk.of(value)))
     moving = [term for term in terms if term.ids is not None]
     if not moving:
         raise DeclineError("all its operands are constants")

@@ -8,8 +8,10 @@ import numpy as np
 
 from deburr.ir.graph import Graph
 from deburr.ir.node import Node
+from deburr.ir.types import Array
 from deburr.ir.value import Use, Value
 from deburr.passes.analysis.classes import Ids, Mask, Scores
+from deburr.passes.analysis.quantized import numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +19,8 @@ class Slice:
     """Axis `axis` of the constant read at `use` follows axis `ids_axis` of a class array.
 
     `role` says what the axis is to the node: "output" and "input" of a contraction's weight, "bias", "scale" (of a
-    normalization), "data" (an operand of an elementwise operator, statistics of a normalization).
+    normalization), "data" (an operand of an elementwise operator, statistics of a normalization, what quantizes a weight).
+    `reader` is the input that is meant: another than `use` where the constant is read through DequantizeLinear.
     """
 
     use: Use
@@ -25,6 +28,7 @@ class Slice:
     ids: Ids
     ids_axis: int
     role: str
+    reader: Use
 
     @property
     def constant(self) -> Value:
@@ -38,6 +42,16 @@ class Slice:
             return None
         assert self.constant.constant is not None
         return np.broadcast_to(self.ids.reshape(-1), (self.constant.constant.shape[self.axis],))
+
+    @property
+    def node(self) -> Node:
+        """The operator whose weight (or bias, …) it is."""
+        return self.reader.node
+
+    @property
+    def array(self) -> Array | None:
+        """The numbers that the constant stands for."""
+        return numbers(self.use)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,11 @@ def runs_of(dims: Shape, wanted: Sequence[int | tuple[Dim, ...]], *, allow_zero:
 
     :raises DeclineError: if the sizes do not match up.
     """
-    target = [dims[axis] if size == 0 and not allow_zero and axis < len(dims) else size for axis, size in enumerate(wanted)]
+    target: list[Dim | tuple[Dim, ...]] = [
+        dims[axis] if size == 0 and not allow_zero and axis < len(dims) else size for axis, size in enumerate(wanted)
+    ]
+    if math.prod(size if isinstance(size, int) else 0 for size in target) == math.prod(d for d in dims if isinstance(d, int)):
+        dims = tuple(dim if isinstance(dim, int) else 1 for dim in dims)  # the known sizes are all there is
     given, made = _stand_ins(dims, target)
     if 0 in given or 0 in made:
         raise DeclineError("a tensor without elements")

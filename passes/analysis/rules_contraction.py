@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deburr.ir.node import Node
+from deburr.passes.analysis.classes import Ids
 from deburr.passes.analysis.walk import DeclineError, Walk, constant_of
 
 
@@ -20,11 +21,11 @@ def conv(node: Node, walk: Walk) -> None:
     if group == 1:
         made = walk.fresh(outputs)
         walk.slice(node, 1, 1, inputs, "input")
-    elif per_group == 1:
-        made = np.repeat(inputs, outputs // group)
+    elif per_group == 1 or walk.options.groups == "whole":
+        made = np.repeat(_whole_groups(walk, inputs, group), outputs // group)
         walk.regenerate(node, "group")
     else:
-        # All groups lose the same positions: balanced by construction. Removing different ones per group needs BALANCED.
+        # All groups lose the same positions: balanced by construction. Different ones per group would need a gather of weights.
         rows = inputs.reshape(group, per_group)
         walk.classes.union(rows, rows[:1])
         made = np.tile(walk.fresh(outputs // group), group)
@@ -42,11 +43,12 @@ def conv_transpose(node: Node, walk: Walk) -> None:
     channels, per_group = _sizes(weight.static_shape, 2)
     group = int(node.get("group", 1))
     inputs = walk.vector(node.input(0), 1, channels)
+    whole = group > 1 and (channels == group or walk.options.groups == "whole")
     if group == 1:
         made = walk.fresh(per_group)
         walk.slice(node, 1, 1, made, "output")
-    elif channels == group:
-        made = np.repeat(inputs, per_group)
+    elif whole:
+        made = np.repeat(_whole_groups(walk, inputs, group), per_group)
         walk.regenerate(node, "group")
     else:
         rows = inputs.reshape(group, -1)
@@ -54,11 +56,18 @@ def conv_transpose(node: Node, walk: Walk) -> None:
         fresh = walk.fresh(per_group)
         made = np.tile(fresh, group)
         walk.slice(node, 1, 1, fresh, "output")
-    walk.slice(node, 1, 0, inputs, "output" if channels == group > 1 else "input")
+    walk.slice(node, 1, 0, inputs, "output" if whole else "input")
     if node.optional_input(2) is not None:
         constant_of(node, 2, "bias")
         walk.slice(node, 2, 0, made, "bias")
     walk.put_axis(node.output(), 1, made)
+
+
+def _whole_groups(walk: Walk, inputs: Ids, group: int) -> Ids:
+    """One class for each group of input channels; its output channels go with it."""
+    rows = inputs.reshape(group, -1)
+    walk.classes.union(rows, rows[:, :1])
+    return rows[:, 0]
 
 
 def batch_normalization(node: Node, walk: Walk) -> None:

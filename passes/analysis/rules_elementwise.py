@@ -9,6 +9,7 @@ from deburr.ir.types import Shape
 from deburr.ir.value import Value
 from deburr.passes.analysis.box import varying
 from deburr.passes.analysis.classes import ALWAYS, Ids
+from deburr.passes.analysis.quantized import constant_behind, per_channel, why_not_sliced
 from deburr.passes.analysis.sizes import settle, wanted_sizes
 from deburr.passes.analysis.walk import DeclineError, Product, Walk, free, integers_of, shape_of
 
@@ -25,16 +26,24 @@ def unary(node: Node, walk: Walk) -> None:
 
 
 def quantize(node: Node, walk: Walk) -> None:
-    """One scale for the whole tensor, or the channels are frozen."""
-    if walk.of(node.input(0)).size > 1 and any(dim != 1 for dim in shape_of(node.input(1))):
-        raise DeclineError("it has a scale for each channel")
-    unary(node, walk)
+    """One scale for the whole tensor, or one for each index of an axis, which goes with it. Weights are followed by their
+    readers."""
+    if constant_behind(node.output()) is not None:
+        return
+    ids = walk.of(node.input(0))
+    if ids.size > 1:
+        axis, vectors = per_channel(node)
+        if vectors and (reason := why_not_sliced(node)):
+            raise DeclineError(reason)
+        for operand in vectors if ids.shape[axis] > 1 else ():
+            walk.slice(node, operand, 0, ids, "data", ids_axis=axis)
+    walk.put(node.output(), ids)
 
 
 def broadcast(node: Node, walk: Walk) -> None:
     """EQUAL along every axis that an operand really has; constants are sliced along with the axes that hold channels."""
     rank = len(shape_of(node.output()))
-    operands = [value for value in node.inputs if value is not None and not value.is_constant]
+    operands = [value for value in node.inputs if value is not None and constant_behind(value) is None]
     for axis in range(rank):
         _widen(walk, operands, axis, rank)
     aligned = [(value, _align(walk.of(value).shape, rank), _align(shape_of(value), rank)) for value in operands]
@@ -42,7 +51,7 @@ def broadcast(node: Node, walk: Walk) -> None:
     united = [value for value, sizes, dims in aligned if not _is_spread(walk, value, sizes, dims, extent)]
     out = _unite(walk, united, extent) if united else np.full((1,) * rank, ALWAYS, np.int64)
     for index, value in enumerate(node.inputs):
-        if value is not None and value.is_constant:
+        if value is not None and constant_behind(value) is not None:
             for axis, dim in enumerate(shape_of(value)):
                 place = axis + rank - len(shape_of(value))
                 if dim != 1 and extent[place] > 1:

@@ -6,6 +6,7 @@ from deburr.ir.node import Node
 from deburr.passes.analysis.box import varying
 from deburr.passes.analysis.contract import contract
 from deburr.passes.analysis.einsum import labels_of
+from deburr.passes.analysis.quantized import constant_behind
 from deburr.passes.analysis.walk import DeclineError, Walk, shape_of
 
 
@@ -27,7 +28,7 @@ def gemm(node: Node, walk: Walk) -> None:
     bias = node.optional_input(2)
     if bias is None:
         return
-    if not bias.is_constant:
+    if constant_behind(bias) is None:
         if any(size != 1 and axis < len(shape_of(bias)) and shape_of(bias)[-1 - axis] == 1
                for axis, size in enumerate(reversed(made.shape))):  # fmt: skip
             raise DeclineError("a single channel of its bias is broadcast over others")

@@ -9,6 +9,7 @@ import numpy as np
 from deburr.ir.node import Node
 from deburr.ir.value import Value
 from deburr.passes.analysis.classes import Ids
+from deburr.passes.analysis.quantized import constant_behind
 from deburr.passes.analysis.reshape import reshape_ids, runs_of
 from deburr.passes.analysis.sizes import dim_of, factors, settle, wanted_sizes
 from deburr.passes.analysis.walk import DeclineError, Walk, constant_of, integers_of, shape_of
@@ -64,20 +65,25 @@ def _axes(node: Node, walk: Walk) -> list[int] | None:
 
 
 def concat(node: Node, walk: Walk) -> None:
-    """Class arrays side by side; along the other axes the pieces must agree."""
+    """Class arrays side by side; along the other axes the pieces must agree. Constants have fresh classes, or follow."""
     axis = int(node.get("axis")) % len(shape_of(node.output()))
     pieces = [value for value in node.inputs if value is not None]
     arrays = [walk.of(piece) for piece in pieces]
     if all(array.size == 1 and not array.any() for array in arrays):
         return
-    if any(piece.is_constant for piece in pieces):
-        raise DeclineError("it joins channels with a constant")
-    straight = [array for array in arrays if array.shape[axis] == 1]
+    constant = [constant_behind(piece) is not None for piece in pieces]
+    moving = [array for array, fixed in zip(arrays, constant, strict=True) if not fixed]
+    straight = [array for array in moving if array.shape[axis] == 1]
     for array in straight[1:]:
         walk.classes.union(straight[0], array)
-    if all(array.shape[axis] == 1 and array.size > 1 for array in arrays):
+    if all(array.shape[axis] == 1 and array.size > 1 for array in moving):
+        _follow(node, walk, [straight[0] if fixed else None for fixed in constant])
         walk.put(node.output(), straight[0])
         return
+    for index in (index for index, fixed in enumerate(constant) if fixed):
+        length = int(shape_of(pieces[index])[axis] or 1)
+        if length > 1:  # what is a single index stays
+            arrays[index] = walk.fresh(length).reshape([length if place == axis else 1 for place in range(arrays[0].ndim)])
     dims = [dim for dim in (shape_of(piece)[axis] for piece in pieces) if isinstance(dim, int)]
     if len(dims) != len(pieces):
         raise DeclineError("it joins along an axis of unknown size")
@@ -86,7 +92,16 @@ def concat(node: Node, walk: Walk) -> None:
         np.broadcast_to(array, [dim if place == axis else other[place] for place in range(array.ndim)])
         for array, dim in zip(arrays, dims, strict=True)
     ]
+    _follow(node, walk, [array if fixed else None for array, fixed in zip(shaped, constant, strict=True)])
     walk.put(node.output(), np.concatenate(shaped, axis))
+
+
+def _follow(node: Node, walk: Walk, arrays: list[Ids | None]) -> None:
+    """Constant operands are sliced as their class arrays say."""
+    for index, ids in enumerate(arrays):
+        for axis, dim in enumerate(shape_of(node.input(index)) if ids is not None else ()):
+            if ids is not None and ids.shape[axis] > 1 and dim != 1:
+                walk.slice(node, index, axis, ids, "output", ids_axis=axis)
 
 
 def split(node: Node, walk: Walk) -> None:

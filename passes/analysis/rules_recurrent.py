@@ -6,6 +6,7 @@ import numpy as np
 
 from deburr.ir.node import Node
 from deburr.passes.analysis.box import varying
+from deburr.passes.analysis.quantized import constant_behind
 from deburr.passes.analysis.walk import DeclineError, Walk, constant_of, shape_of
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -47,7 +48,7 @@ def _initial_state(node: Node, walk: Walk, index: int) -> None:
     out = next(value for value in node.outputs if value is not None)
     axis = len(shape_of(state)) - 1
     hidden = walk.ids[out].reshape(-1)
-    if state.is_constant:
+    if constant_behind(state) is not None:
         walk.slice(node, index, axis, hidden, "data")
     elif axis not in varying(walk.of(state)):
         walk.freeze(out, f"its initial state {state.name!r} keeps all its channels", node)

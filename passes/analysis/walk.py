@@ -15,6 +15,7 @@ from deburr.ir.value import Use, Value
 from deburr.passes.analysis.box import loosen, unite, varying
 from deburr.passes.analysis.classes import ALWAYS, Classes, Ids
 from deburr.passes.analysis.groups import Frozen, Regenerate, Slice
+from deburr.passes.analysis.quantized import constant_behind, is_quantizer, per_channel, why_not_sliced
 
 
 class DeclineError(Exception):
@@ -22,6 +23,7 @@ class DeclineError(Exception):
 
 
 Heads = Literal["whole", "inner"]
+Groups = Literal["whole", "inner"]
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class ChannelOptions:
     """What the analysis may do beyond the obvious.
 
     `heads`: where channels are split into heads, "whole" heads go, or "inner": the same positions of every head.
+    `groups`: of grouped convolutions, whole groups go, or "inner": the same positions of every group, in and out.
     `lossy`: follow the channels through normalizations over them, whose statistics then change.
     """
 
     heads: Heads = "whole"
     lossy: bool = False
+    groups: Groups = "inner"
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Walk:
             if value is not None and value not in self._understood:
                 self.freeze_sizes(value, node)
         for value in node.outputs:
-            if value is not None and value not in self.ids and value.shape is not None:
+            if value is not None and value not in self.ids and value.shape is not None and constant_behind(value) is None:
                 self.ids[value] = free(len(value.shape))
 
     def _give_up(self, node: Node, reason: str) -> None:
@@ -157,8 +161,15 @@ class Walk:
         return ids
 
     def slice(self, node: Node, index: int, axis: int, ids: Ids, role: str, *, ids_axis: int = 0) -> None:
-        """Axis `axis` of the constant input number `index` follows axis `ids_axis` of `ids`."""
-        self._staged.append(Slice(Use(node, index), axis, ids, ids_axis, role))
+        """Axis `axis` of the constant input number `index` follows axis `ids_axis` of `ids`; so do its scales, if quantized."""
+        use = reader = Use(node, index)
+        while (quantizer := use.node.input(use.index).producer) is not None:
+            along, vectors = per_channel(quantizer)
+            for operand in vectors if along == axis else ():
+                scale = Use(quantizer, operand)
+                self._staged.append(Slice(scale, 0, ids, ids_axis, "data", scale))
+            use = Use(quantizer, 0)
+        self._staged.append(Slice(use, axis, ids, ids_axis, role, reader))
 
     def regenerate(self, node: Node, what: str) -> None:
         self._staged.append(Regenerate(node, what))
@@ -196,15 +207,15 @@ def shape_of(value: Value) -> Shape:
 
 
 def constant_of(node: Node, index: int, what: str) -> Value:
-    """Input number `index`, which must be a constant.
+    """Input number `index`, which must be a constant, or one that is read through DequantizeLinear.
 
     :raises DeclineError: if it is computed or left out.
     """
     value = node.optional_input(index)
-    if value is not None and value.producer is not None and value.producer.op == "DequantizeLinear":
-        raise DeclineError(f"its {what} is quantized")
-    if value is None or not value.is_constant:
-        raise DeclineError(f"its {what} is not a constant")
+    if value is None or constant_behind(value) is None:
+        quantizer = None if value is None else value.producer
+        reason = why_not_sliced(quantizer) if quantizer is not None and is_quantizer(quantizer) else ""
+        raise DeclineError(f"its {what} is not a constant" + (f": {reason}" if reason else ""))
     return value
 
 

@@ -60,7 +60,7 @@ class Ledger:
         for slice_ in analysis.slices:
             cuts.setdefault(slice_.constant, {}).setdefault(slice_.axis, slice_)
             if slice_.role in ("input", "output"):
-                readers.setdefault(slice_.constant, {})[slice_.use.node] = None
+                readers.setdefault(slice_.constant, {})[slice_.node] = None
         # A recurrent network reads two matrices: its work is split by their sizes.
         read: dict[Node, int] = {}
         for value, nodes in readers.items():

@@ -12,7 +12,7 @@ from deburr.passes.analysis.channels import ChannelAnalysis
 from deburr.passes.analysis.classes import Scores
 from deburr.passes.analysis.cost import cost
 from deburr.passes.analysis.groups import Channels
-from deburr.passes.analysis.walk import ChannelOptions, Heads
+from deburr.passes.analysis.walk import ChannelOptions, Groups, Heads
 from deburr.passes.core import Context, Pass
 from deburr.passes.prune.budget import Budget, Counted, Ledger, Limits, choose
 from deburr.passes.prune.latency import choose_by_latency
@@ -34,7 +34,8 @@ class PruneChannels(Pass):
     the vector width of the target, and at least `minimum`. `keep` names nodes and values, as patterns with * and ?, whose
     channels all stay.
 
-    `heads` says what goes of an attention: whole heads, or the same positions inside every head. `lossy` also removes channels
+    `heads` says what goes of an attention: whole heads, or the same positions inside every head. `groups` says the same of
+    grouped convolutions: whole groups, or the same positions inside every group. `lossy` also removes channels
     from normalizations over them, whose statistics then change: the result is not exact any more.
     """
 
@@ -52,6 +53,7 @@ class PruneChannels(Pass):
     minimum: int = 1
     per_cost: bool = False
     heads: Heads = "whole"
+    groups: Groups = "inner"
     lossy: bool = False
     scope: Scope = "global"
     keep: tuple[str, ...] = ()
@@ -69,7 +71,7 @@ class PruneChannels(Pass):
 
     @property
     def _analyze(self) -> ChannelAnalysis:
-        return ChannelAnalysis(ChannelOptions(self.heads, self.lossy))
+        return ChannelAnalysis(ChannelOptions(self.heads, self.lossy, self.groups))
 
     def _prune(self, graph: Graph, analysis: Channels, scores: Scores, context: Context) -> None:
         ledger = Ledger(analysis, context.analysis(cost, graph))

@@ -42,7 +42,7 @@ def consumers(analysis: Channels, context: Context, criterion: str, *, grouped: 
 def _consumers(analysis: Channels) -> Iterator[Consumer]:
     for slice_ in analysis.slices:
         vector = slice_.vector
-        layer = layer_of(slice_.use.node)
+        layer = layer_of(slice_.node)
         if slice_.role == "input" and vector is not None and isinstance(layer, Layer):
             yield Consumer(layer, vector, Moments())
 

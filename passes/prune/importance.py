@@ -36,8 +36,8 @@ def batch_norm(analysis: Channels, context: Context) -> Scores:
     """
     total, count = np.zeros(analysis.class_count), np.zeros(analysis.class_count)
     for slice_ in analysis.slices:
-        vector, array = slice_.vector, slice_.constant.array
-        if slice_.role == "scale" and slice_.use.node.op == "BatchNormalization" and vector is not None and array is not None:
+        vector, array = slice_.vector, slice_.array
+        if slice_.role == "scale" and slice_.node.op == "BatchNormalization" and vector is not None and array is not None:
             np.add.at(total, vector, np.abs(array.astype(np.float64)))
             np.add.at(count, vector, 1)
     scores = relative(analysis, total / np.maximum(count, 1))
@@ -53,7 +53,7 @@ def geometric_median(analysis: Channels, context: Context) -> Scores:
     """
     total, count = np.zeros(analysis.class_count), np.zeros(analysis.class_count)
     for slice_ in analysis.slices:
-        vector, array = slice_.vector, slice_.constant.array
+        vector, array = slice_.vector, slice_.array
         # Distances are quadratic in the number of filters: a vocabulary, which stays anyway, would take forever.
         if slice_.role != "output" or vector is None or array is None or analysis.always[vector].all():
             continue
@@ -110,7 +110,7 @@ def _sum_weights(analysis: Channels, measure: Callable[[Scores], Scores]) -> Sco
     """Each weight of a contraction counts relative to its mean, so that no layer of a group drowns the others."""
     total = np.zeros(analysis.class_count)
     for slice_ in analysis.slices:
-        vector, array = slice_.vector, slice_.constant.array
+        vector, array = slice_.vector, slice_.array
         if slice_.role not in ("input", "output") or vector is None or array is None:
             continue
         others = tuple(axis for axis in range(array.ndim) if axis != slice_.axis)

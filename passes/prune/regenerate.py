@@ -150,9 +150,10 @@ def _hidden_size(node: Node, analysis: Channels, masks: Masks) -> None:
 
 
 def _group(node: Node, analysis: Channels, masks: Masks) -> None:
+    """Whole groups of input channels went."""
     mask = masks(node.input(0))[1]
     if mask.size > 1:
-        node.set_attribute("group", int(mask.sum()))
+        node.set_attribute("group", int(mask.reshape(int(node.get("group")), -1).any(1).sum()))
 
 
 _REGENERATE: Mapping[str, Callable[[Node, Channels, Masks], None]] = MappingProxyType(

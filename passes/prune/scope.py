@@ -59,7 +59,7 @@ def leave_alone(analysis: Channels, patterns: tuple[str, ...], where: str) -> Ch
             if value in analysis.ids:
                 always[analysis.ids[value]] = True
         for slice_ in analysis.slices:
-            if slice_.use.node in nodes or slice_.constant in values:
+            if slice_.node in nodes or slice_.use.node in nodes or slice_.constant in values:
                 always[slice_.ids] = True
     return dataclasses.replace(analysis, always=always)
 
@@ -90,5 +90,5 @@ def _structures(analysis: Channels) -> dict[int, Structure]:
     for slice_ in analysis.slices:
         for number in np.unique(group_of[slice_.ids]).tolist():
             if number >= 0:
-                found[number][slice_.use.node.op, slice_.role, slice_.axis] += 1
+                found[number][slice_.node.op, slice_.role, slice_.axis] += 1
     return {number: frozenset(counted.items()) for number, counted in found.items()}

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 from models import Builder
+from onnx import helper
 
+from . import topologies_gates, topologies_quantized
 from .pruning import image_model
 from .topologies import TOPOLOGIES, Made, _constant, _many, _relu
 
@@ -130,31 +132,17 @@ def resized_to_read_sizes(b: Builder, x: str) -> Made:
     return b.node("Concat", [top, up], axis=1), 14
 
 
-def auxiliary_outputs(b: Builder, x: str) -> Made:
-    x = _relu(b, b.conv(x, 3, 8))
-    b.conv(_relu(b, b.conv(x, 8, 6)), 6, 2, 1, "auxiliary")
-    return _relu(b, b.conv(x, 8, 10)), 10
-
-
-def quantized_activations(b: Builder, x: str) -> Made:
-    scale = b.constant(np.float32(0.05)), b.constant(np.uint8(3))
-    x = b.node("QuantizeLinear", [_relu(b, b.conv(x, 3, 8)), *scale])
-    x = b.node("DequantizeLinear", [x, *scale])
-    return _relu(b, b.conv(x, 8, 6)), 6
-
-
 def top_k_of_space(b: Builder, x: str) -> Made:
     b.nodes.append(_many("TopK", [_relu(b, b.conv(x, 3, 8)), _constant(b, 4)], ["values", "indices"], axis=3))
     return "values", 8
 
 
-PRUNABLE: dict[str, Build] = TOPOLOGIES | {
+PRUNABLE: dict[str, Build] = TOPOLOGIES | topologies_quantized.PRUNABLE | topologies_gates.PRUNABLE | {
     made.__name__: made
     for made in (
         u_net, cross_stage, strided_slices, ghost, grouped_32, group_across_concat, transposed_residual, generator,
         one_dimensional, layer_scale, decomposed_silu, shared_on_two_axes, tiled, shuffle_of_read_sizes,
-        flattened_by_read_sizes, resized_to_read_sizes, auxiliary_outputs, top_k_of_space,
-        quantized_activations,
+        flattened_by_read_sizes, resized_to_read_sizes, top_k_of_space,
     )
 }  # fmt: skip
 
@@ -188,17 +176,6 @@ def top_k(b: Builder, x: str) -> Made:
     return "values", 4
 
 
-def quantized_weight(b: Builder, x: str) -> Made:
-    weight = b.constant(b.random.integers(-90, 90, (6, 8, 1, 1)).astype(np.int8))
-    scale = b.constant(b.random.uniform(0.01, 0.02, 6).astype(np.float32))
-    return b.node("Conv", [_stem(b, x), b.node("DequantizeLinear", [weight, scale], axis=0)]), 6
-
-
-def quantized_per_channel(b: Builder, x: str) -> Made:
-    scale = b.constant(b.random.uniform(0.01, 0.02, 8).astype(np.float32))
-    return b.node("DequantizeLinear", [b.node("QuantizeLinear", [_stem(b, x), scale], axis=1), scale], axis=1), 8
-
-
 def computed_number(b: Builder, x: str) -> Made:
     x = _stem(b, x)
     (count,) = _sizes(b, x, 1)
@@ -213,13 +190,68 @@ def number_used_twice(b: Builder, x: str) -> Made:
     return b.node("Reshape", [x, wanted]), 8
 
 
+def added_to_the_input(b: Builder, x: str) -> Made:
+    wide = b.node("Slice", [b.node("Concat", [x, x, x], axis=1), _constant(b, 0), _constant(b, 8), _constant(b, 1)])
+    return b.node("Add", [b.conv(b.conv(wide, 8, 6), 6, 8), wide]), 8
+
+
+def loop_body(b: Builder, x: str) -> Made:
+    """The body reads channels of the graph around it."""
+    x = _stem(b, x)
+    info = [
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, kind, shape in (
+            ("i", 7, []),
+            ("go_on", 9, []),
+            ("state", 1, ["n", 8, 6, 6]),
+            ("go_on_out", 9, []),
+            ("sum", 1, ["n", 8, 6, 6]),
+        )
+    ]
+    nodes = [helper.make_node("Identity", ["go_on"], ["go_on_out"]), helper.make_node("Add", ["state", x], ["sum"])]
+    body = helper.make_graph(nodes, "body", info[:3], info[3:])
+    start = b.node("Neg", [x])
+    return b.node("Loop", [b.constant(np.int64(2)), b.constant(np.bool_(True)), start], body=body), 8
+
+
+def if_branches(b: Builder, x: str) -> Made:
+    x = _stem(b, x)
+    branches = [
+        helper.make_graph([helper.make_node(op, [x], [op])], op, [], [helper.make_tensor_value_info(op, 1, ["n", 8, 6, 6])])
+        for op in ("Neg", "Abs")
+    ]
+    positive = b.node("Greater", [b.node("ReduceSum", ["x"], keepdims=0), b.constant(np.float32(0))])
+    return b.node("If", [positive], then_branch=branches[0], else_branch=branches[1]), 8
+
+
+def choice_of_boxes(b: Builder, x: str) -> Made:
+    """NonMaxSuppression over the classes of a detector; the trunk before it can go."""
+    trunk = _relu(b, b.conv(x, 3, 10))
+    scores = b.node("Sigmoid", [b.conv(trunk, 10, 8, 1)])
+    boxes = b.node("Transpose", [b.node("Reshape", [b.conv(trunk, 10, 4, 1), _constant(b, 0, 4, 36)])], perm=[0, 2, 1])
+    flat = b.node("Reshape", [scores, _constant(b, 0, 8, 36)])
+    chosen = b.node("NonMaxSuppression", [boxes, flat, b.constant(np.int64(2))])
+    b.node("Cast", [chosen], "also_chosen", to=1)
+    return scores, 8
+
+
+def largest_channel(b: Builder, x: str) -> Made:
+    x = _stem(b, x)
+    return b.node("Mul", [x, b.node("Cast", [b.node("ArgMax", [x], axis=1)], to=1)]), 8
+
+
 FROZEN: dict[str, tuple[Build, str]] = {
     "efficient_attention": (efficient_attention, "it convolves along an axis that holds channels"),
     "spatial_statistics": (spatial_statistics, "it reduces over the channels"),
+    "block_attention": (topologies_gates.block_attention, "it reduces over the channels"),
+    "added_to_the_input": (added_to_the_input, "it meets"),
+    "loop_body": (loop_body, "subgraph"),
+    "if_branches": (if_branches, "a subgraph reads it"),
+    "choice_of_boxes": (choice_of_boxes, "it chooses among the boxes by their values"),
+    "largest_channel": (largest_channel, "it reduces over the channels"),
     "softmax": (softmax, "it normalizes over the channels"),
     "top_k": (top_k, "it chooses among the channels"),
-    "quantized_weight": (quantized_weight, "its weight is quantized"),
-    "quantized_per_channel": (quantized_per_channel, "it has a scale for each channel"),
+    "quantized_by_a_computed_scale": (topologies_quantized.quantized_by_a_computed_scale, "its scale is computed"),
     "number_used_twice": (number_used_twice, "a number in its shape is also used elsewhere"),
     "computed_number": (computed_number, "its size is read at run time"),
 }
@@ -227,12 +259,7 @@ FROZEN: dict[str, tuple[Build, str]] = {
 
 def case(name: str) -> onnx.ModelProto:
     """The model of a case, by its name in PRUNABLE or FROZEN."""
-    build = PRUNABLE[name] if name in PRUNABLE else FROZEN[name][0]
-    if name != "auxiliary_outputs":
-        return image_model(build)
-    proto = image_model(build)
-    proto.graph.output.append(onnx.helper.make_tensor_value_info("auxiliary", 1, ["batch", 2, 6, 6]))
-    return proto
+    return image_model(PRUNABLE[name] if name in PRUNABLE else FROZEN[name][0])
 
 
 def macs_after(proto: onnx.ModelProto, seed: int) -> tuple[int, int, onnx.ModelProto]:

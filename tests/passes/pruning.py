@@ -12,15 +12,16 @@ from deburr.ir.evaluate import Evaluator
 from deburr.ir.model import Model
 from deburr.ir.onnx_reader import read
 from deburr.passes.analysis.channels import channels
-from deburr.passes.analysis.groups import Channels
+from deburr.passes.analysis.groups import Channels, Slice
+from deburr.passes.analysis.walk import ChannelOptions
 from deburr.passes.core import Context
 from deburr.passes.prune.surgery import remove_channels
 
 
-def analyse(proto: onnx.ModelProto) -> tuple[Model, Context, Channels]:
+def analyse(proto: onnx.ModelProto, options: ChannelOptions | None = None) -> tuple[Model, Context, Channels]:
     model = read(proto)
     context = Context(model)
-    return model, context, channels(model.graph, context)
+    return model, context, channels(model.graph, context, options)
 
 
 def random_keep(analysis: Channels, random: np.random.Generator) -> np.ndarray:
@@ -34,13 +35,23 @@ def random_keep(analysis: Channels, random: np.random.Generator) -> np.ndarray:
 
 
 def mask_consumers(analysis: Channels, keep: np.ndarray) -> None:
-    """Zero, in place, every slice of a weight that reads a class outside `keep`; shapes stay."""
+    """Zero, in place, every slice of a weight that reads a class outside `keep`; shapes stay. Integers go to the zero point."""
     for slice_ in analysis.slices:
         if slice_.role == "input":
             array = np.array(slice_.constant.array)
             gone = np.flatnonzero(~keep[slice_.vector])
-            array[(slice(None),) * slice_.axis + (gone,)] = 0
+            place = (slice(None),) * slice_.axis + (gone,)
+            array[place] = np.broadcast_to(_zero(slice_), array.shape)[place]
             slice_.constant.graph.set_constant(slice_.constant, array)
+
+
+def _zero(slice_: Slice) -> np.ndarray:
+    """What stands for zero in the weight, broadcastable to it."""
+    node, rank = slice_.use.node, slice_.constant.array.ndim
+    zero = node.optional_input(2) if node.op == "DequantizeLinear" else None
+    if zero is None or zero.array.size == 1:
+        return np.zeros(()) if zero is None else zero.array.reshape(())
+    return zero.array.reshape([-1 if axis == node.get("axis", 1) % rank else 1 for axis in range(rank)])
 
 
 def run(model: Model, seed: int = 0, length: int = 3) -> dict[str, np.ndarray]:
@@ -52,29 +63,33 @@ def run(model: Model, seed: int = 0, length: int = 3) -> dict[str, np.ndarray]:
     return Evaluator(model, threads=1).run(inputs)
 
 
-def check_exact(proto: onnx.ModelProto, random: np.random.Generator, keep_sets: int = 20, length: int = 3) -> int:
+def check_exact(
+    proto: onnx.ModelProto, random: np.random.Generator, keep_sets: int = 20, length: int = 3,
+    options: ChannelOptions | None = None,
+) -> int:  # fmt: skip
     """Prune with random keep-sets; every result must equal the masked original. Returns how many classes went in all.
 
     :param length: of axes whose size is known at run time only.
     """
-    removed, error = largest_error(proto, random, keep_sets, length)
+    removed, error = largest_error(proto, random, keep_sets, length, options)
     assert error <= 1e-5
     return removed
 
 
 def largest_error(
-    proto: onnx.ModelProto, random: np.random.Generator, keep_sets: int = 20, length: int = 3
-) -> tuple[int, float]:
+    proto: onnx.ModelProto, random: np.random.Generator, keep_sets: int = 20, length: int = 3,
+    options: ChannelOptions | None = None,
+) -> tuple[int, float]:  # fmt: skip
     """How many classes random keep-sets removed, and the largest difference from the masked original, relative to the largest
     element of the output."""
     removed, error = 0, 0.0
     for _ in range(keep_sets):
-        model, context, analysis = analyse(proto)
+        model, context, analysis = analyse(proto, options)
         keep, refused = analysis.repair(random_keep(analysis, random))
         assert not refused, [group.name for group in refused]
         removed += int((~keep).sum())
         remove_channels(analysis, keep, context)
-        masked, _, again = analyse(proto)
+        masked, _, again = analyse(proto, options)
         mask_consumers(again, keep)
         pruned = run(model, length=length)
         for name, expected in run(masked, length=length).items():
@@ -85,8 +100,15 @@ def largest_error(
 
 
 def image_model(build: Callable[[Builder, str], tuple[str, int]], channels: int = 3, size: int = 6) -> onnx.ModelProto:
-    """`build` makes a tensor of images and says how many channels it has; a convolution to 5 channels reads it as "y"."""
+    """`build` makes a tensor of images and says how many channels it has; a convolution to 5 channels reads it as "y".
+
+    What `build` calls "also_…" is an output too.
+    """
     builder = Builder()
     made, width = build(builder, "x")
     builder.conv(made, width, 5, 1, "y")
-    return builder.model({"x": ["batch", channels, size, size]}, {"y": ["batch", 5, None, None]})
+    also = [name for node in builder.nodes for name in node.output if name.startswith("also_")]
+    proto = builder.model({"x": ["batch", channels, size, size]}, {"y": ["batch", 5, None, None]})
+    types = {info.name: info for info in onnx.shape_inference.infer_shapes(proto).graph.value_info}
+    proto.graph.output.extend(types[name] for name in also)
+    return proto

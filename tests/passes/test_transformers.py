@@ -7,8 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from models import Builder
 from onnx import helper, numpy_helper
 
@@ -87,7 +85,14 @@ def masked_original(proto: onnx.ModelProto, keep: np.ndarray, options: ChannelOp
 
 def check(proto: onnx.ModelProto, options: ChannelOptions, seed: int = 0, keep_sets: int = 20) -> int:
     """Random keep-sets give valid, smaller models that equal the masked original. Returns how many classes went."""
-    random, removed = np.random.default_rng(seed), 0
+    removed, error = largest_error(proto, options, seed, keep_sets)
+    assert error <= 1e-5
+    return removed
+
+
+def largest_error(proto: onnx.ModelProto, options: ChannelOptions, seed: int, keep_sets: int) -> tuple[int, float]:
+    """How many classes went, and the largest difference relative to the largest element of the output."""
+    random, removed, error = np.random.default_rng(seed), 0, 0.0
     for _ in range(keep_sets):
         model, context, analysis = analyse(proto, options)
         before = cost(model.graph, context)
@@ -103,8 +108,9 @@ def check(proto: onnx.ModelProto, options: ChannelOptions, seed: int = 0, keep_s
             assert after.total_macs < before.total_macs or not before.total_macs
         expected, found = run(masked_original(proto, keep, options))["y"], run(read(pruned))["y"]
         assert found.shape == expected.shape
-        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
-    return removed
+        error = max(error, float(np.abs(found - expected).max() / np.abs(expected).max()))
+        assert np.isfinite(error)
+    return removed, error
 
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
@@ -144,8 +150,8 @@ def test_the_pass_removes_heads_of_whole_models():
 def _normalized(op: str, opset: int, groups: int = 0) -> onnx.ModelProto:
     def build(b: Builder, x: str) -> Made:
         y = b.node("Add", [b.node("MatMul", [x, b.weight(C, 16, scale=0.3)]), b.weight(16)])
-        if op == "decomposed":
-            centered = b.node("Sub", [y, b.node("ReduceMean", [y], axes=[-1])])
+        if op.startswith("decomposed"):
+            centered = y if "RMS" in op else b.node("Sub", [y, b.node("ReduceMean", [y], axes=[-1])])
             variance = b.node("ReduceMean", [b.node("Mul", [centered, centered])], axes=[-1])
             y = b.node("Div", [centered, b.node("Sqrt", [b.node("Add", [variance, b.constant(np.float32(1e-5))])])])
             return b.node("Mul", [y, b.weight(16, scale=1)]), 16
@@ -159,14 +165,14 @@ def _normalized(op: str, opset: int, groups: int = 0) -> onnx.ModelProto:
     return sequence_model(build, opset)
 
 
-OVER_CHANNELS = [("LayerNormalization", 17), ("RMSNormalization", 23), ("decomposed", 17)]
+OVER_CHANNELS = [("LayerNormalization", 17), ("RMSNormalization", 23), ("decomposed", 17), ("decomposed RMS", 17)]
 
 
 @pytest.mark.parametrize(("op", "opset"), OVER_CHANNELS)
 def test_a_normalization_over_the_channels_freezes_them(op, opset):
     _, _, analysis = analyse(_normalized(op, opset), ChannelOptions())
     assert not analysis.prunable
-    reason = "it reduces over the channels" if op == "decomposed" else "its statistics run over the channels"
+    reason = "it reduces over the channels" if op.startswith("decomposed") else "its statistics run over the channels"
     assert reason in [frozen.reason for frozen in analysis.frozen]
 
 
@@ -184,7 +190,7 @@ def test_lossy_normalizations_take_statistics_of_what_is_left(op, opset):
     x = np.random.default_rng(0).standard_normal((3, T, C)).astype(np.float32)
     y = x @ arrays[by_op[0].input[1]] + arrays[by_op[1].input[1]]
     assert y.shape[-1] < 16
-    centered = y if op == "RMSNormalization" else y - y.mean(-1, keepdims=True)
+    centered = y if "RMS" in op else y - y.mean(-1, keepdims=True)
     y = centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
     scale, *shift = [
         arrays[name] for node in by_op[2:-1] for name in node.input[1:] if arrays.get(name, x).shape == y.shape[-1:]
@@ -272,31 +278,6 @@ def test_a_latency_budget_measures_what_it_will_prune(options):
 
 
 BLOCKS = {**TOPOLOGIES, **WITH_HEADS}
-STACKED = [
-    "separate_projections", "fused_gather", "normalized_queries", "grouped_queries", "multi_query", "rotary", "token_mixing",
-    "constant_first", "batched_constants", "einsum_heads", "one_head", "unfolded", "group_norm_by_instances",
-]  # fmt: skip
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    st.lists(st.sampled_from(STACKED), min_size=2, max_size=3), st.sampled_from(["whole", "inner"]), st.integers(0, 2**32 - 1)
-)
-def test_compositions_are_exact(names, heads, seed):
-    """Blocks one behind the other, with a residual connection around each that keeps the number of tokens."""
-
-    def build(b: Builder, x: str) -> Made:
-        for name in names:
-            made, width = BLOCKS[name](b, x)
-            made = b.node("MatMul", [made, b.weight(width, C, scale=width**-0.5)])
-            if name == "token_mixing":
-                made = b.node("MatMul", [b.weight(T, 5), made])
-            if name == "unfolded":
-                made = b.node("Slice", [made, *(b.constant(np.array([n], np.int64)) for n in (0, T, 1))])
-            x = b.node("Add", [made, x])
-        return x, C
-
-    check(sequence_model(build), ChannelOptions(heads=heads), seed, keep_sets=2)
 
 
 def test_a_bias_that_is_broadcast_over_the_channels_freezes_the_product():
