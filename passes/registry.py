@@ -36,6 +36,8 @@ PASSES = {
     "cluster-weights": "deburr.passes.prune.cluster_weights:ClusterWeights",
     "prune-weights": "deburr.passes.prune.weights:PruneWeights",
     "compensate": "deburr.passes.prune.compensate:Compensate",
+    "equalize-layers": "deburr.passes.quantize.equalize_layers:EqualizeLayers",
+    "smooth-activations": "deburr.passes.quantize.smooth_activations:SmoothActivations",
     "calibrate": "deburr.passes.quantize.calibrate:Calibrate",
     "scale-weights": "deburr.passes.quantize.scale_weights:ScaleWeights",
     "round-weights": "deburr.passes.quantize.round_weights:RoundWeights",
