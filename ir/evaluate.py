@@ -40,7 +40,7 @@ class Evaluator:
         produced = [name for name in capture if name not in self._constants and name not in self._given]
         self._wanted = list(dict.fromkeys([*self.outputs, *produced]))
         self.batch = fixed_batch(model)
-        self._inputs = {value.name for value in model.graph.inputs}
+        self.inputs = {value.name for value in model.graph.inputs}
         self._session = _session(model, [name for name in produced if name not in self.outputs], optimize, threads)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

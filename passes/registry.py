@@ -40,6 +40,7 @@ PASSES = {
     "smooth-activations": "deburr.passes.quantize.smooth_activations:SmoothActivations",
     "calibrate": "deburr.passes.quantize.calibrate:Calibrate",
     "scale-weights": "deburr.passes.quantize.scale_weights:ScaleWeights",
+    "mixed-precision": "deburr.passes.quantize.mixed_precision:MixedPrecision",
     "round-weights": "deburr.passes.quantize.round_weights:RoundWeights",
     "correct-bias": "deburr.passes.quantize.correct_bias:CorrectBias",
     "insert-qdq": "deburr.passes.quantize.insert_qdq:InsertQdq",

@@ -150,7 +150,8 @@ def _step(pair: _Pair, magnitude: dict[Node, Magnitudes]) -> Floats:
     step = np.sqrt(np.divide(given, taken, out=np.ones_like(given), where=alive))
     first /= step[:, None]
     blocks *= np.repeat(step, pair.source.repeats).reshape(groups, 1, -1)
-    return step
+    made: Floats = step
+    return made
 
 
 def _reached(bounds: dict[Node, tuple[float, float] | None], context: Context) -> set[Node]:
@@ -161,7 +162,7 @@ def _reached(bounds: dict[Node, tuple[float, float] | None], context: Context) -
     for batch in activations(list(dict.fromkeys(clip.input(0) for clip in bounds)), context, "looking at bounds"):
         for clip, bound in bounds.items():
             array = batch[clip.input(0)]
-            if bound is not None and array.size and (bound[0] != 0 or float(array.max()) >= bound[1]):  # type: ignore[operator]
+            if bound is not None and array.size and (bound[0] != 0 or float(array.max()) >= bound[1]):
                 found.add(clip)
     return found
 
