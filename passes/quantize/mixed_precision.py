@@ -107,7 +107,7 @@ class MixedPrecision(Pass):
     def _spend(self, choices: dict[Node, list[_Choice]], context: Context) -> dict[Node, int]:
         """The number of each layer's choice."""
         chosen = dict.fromkeys(choices, 0)
-        whole = sum(node.input(1).constant.size for node in choices)  # type: ignore[union-attr]
+        whole = sum(int(np.prod(node.input(1).static_shape or ())) for node in choices)
         left = self.budget * whole - sum(options[0].bytes for options in choices.values())
         if left < 0:
             context.remark("budget", f"{self.budget:g} of the bytes of int8 is less than the smallest widths take")

@@ -58,7 +58,7 @@ class Probe:
         for name, array in outputs.items():
             exact = self.outputs[name].astype(np.float64)
             power = float(np.square(exact).sum())
-            shares.append(float(np.square(array - exact).sum()) / power if power else 0.0)
+            shares.append(float(np.square(array.astype(np.float64) - exact).sum()) / power if power else 0.0)
         return float(np.mean(shares)) if shares else 0.0
 
 
