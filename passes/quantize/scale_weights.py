@@ -56,7 +56,7 @@ class ScaleWeights(Pass):
             _multiply_factors(node)
             _bias_as_row(node)
         for weights, users in _users(nodes).items():
-            graph.set_qparams(weights, _scale(weights, users, self._dtype(weights, users[0])))
+            graph.set_qparams(weights, scale_weight(weights, users, self._dtype(weights, users[0])))
 
     def _dtype(self, weights: Value, user: Node) -> DType:
         assert weights.constant is not None
@@ -105,7 +105,11 @@ def _clone(weights: Value, node: Node) -> Value:
     return node.owner.add_constant(weights.constant, weights.name)
 
 
-def _scale(weights: Value, users: list[Node], dtype: DType) -> QParams:
+def scale_weight(weights: Value, users: list[Node], dtype: DType) -> QParams:
+    """How the weights of these nodes, of the given type, become integers.
+
+    :raises DeburrError: E304 for weights or biases that are NaN or infinite.
+    """
     axis = channel_axis(users[0])
     array = np.asarray(weights.array, np.float32)
     if not np.isfinite(array).all():

@@ -40,6 +40,7 @@ def optimize(
         Path | None, typer.Option("--report", metavar="DIR", help="Write report.json and report.md there.")
     ] = None,
     remarks: Annotated[bool, typer.Option("--remarks", help="Say what the passes left alone, and why.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Print the layers whose rounding costs most.")] = False,
     timing: Annotated[bool, typer.Option("--timing", help="Seconds per pass.")] = False,
     statistics: Annotated[bool, typer.Option("--statistics", help="Edits and nodes per pass.")] = False,
     verify_each: Annotated[bool, typer.Option("--verify-each", help="Verify the model after every pass.")] = False,
@@ -58,6 +59,7 @@ def optimize(
     from deburr import api
     from deburr.passes.core import Remark
     from deburr.passes.pipeline import parse
+    from deburr.passes.quantize.explain import Explanation
     from deburr.report import OptimizeReport
 
     parsed = parse(pipeline)
@@ -69,6 +71,8 @@ def optimize(
         timing=timing, statistics=statistics, verify_each=verify_each, before=print_before or [], after=print_after or [],
         diff=diff, limit=bisect_limit,
     )  # fmt: skip
+    explanation = Explanation()
+    watchers += [explanation] if explain else []
     with output.timed(f"optimized with {parsed}"):
         after = api.optimize(
             before, parsed, data=samples, target=target, seed=seed, remarks=told, progress=output.progress,
@@ -84,6 +88,9 @@ def optimize(
     )
     if not output.quiet(json):
         output.table(written.columns, written.rows)
+        if explain:
+            output.put("\n" + (explanation.refusal or "The layers whose rounding costs most, each rounded alone:"))
+            output.table(explanation.columns, explanation.rows)
     if written.warning:
         output.say(f"warning: {written.warning}")
     output.write_json(written.to_json(), json)
