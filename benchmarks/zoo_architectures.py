@@ -82,7 +82,7 @@ class Plain(nn.Module):
         self.model, self.kind = model, kind
 
     def forward(self, *images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        given = ([image[0] for image in images],) if self.kind == "detection" else images
+        given = (list(images[0]),) if self.kind == "detection" else images
         return tuple(_tensors(self.model(*given)))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from deburr.ir import onnx_types
 from deburr.ir.graph import Graph
 from deburr.ir.node import Node
-from deburr.ir.symbolic_sizes import MOST, Sizes, broadcast, reshaped
+from deburr.ir.symbolic_sizes import MOST, Sizes, broadcast, product, reshaped
 from deburr.ir.types import Shape, TensorType
 from deburr.ir.value import Value
 
@@ -45,6 +45,9 @@ def _shapes(node: Node, proto: Any, sizes: Sizes, opset: int) -> list[Shape | No
     """What a node makes of the shapes that go in; an empty list where nothing is known."""
     if node.domain not in ("", "ai.onnx") or any(attribute.graphs for attribute in node.attributes.values()):
         return []
+    if node.op == "Flatten":
+        dims, axis = node.input(0).shape, int(node.get("axis", 1))
+        return [] if dims is None else [(product(dims[:axis]), product(dims[axis:]))]
     if node.op in ("Reshape", "Expand"):
         shape, wanted = node.input(0).shape, sizes.of(node.optional_input(1))
         if shape is None or wanted is None:

@@ -41,7 +41,7 @@ class Sizes:
         rule = _RULES.get(node.op) if not node.domain or node.domain == "ai.onnx" else None
         made = rule(node, self) if rule is not None else None
         output = node.outputs[0] if node.outputs else None
-        if output is not None and made is not None and len(made) <= MOST:
+        if output is not None and output.dtype in _INTEGERS and made is not None and len(made) <= MOST:
             self._known[output] = made
 
 
@@ -100,9 +100,17 @@ def reshaped(shape: Shape, wanted: Elements, *, allow_zero: bool) -> Shape:
 def broadcast(one: Sequence[Dim], other: Sequence[Dim]) -> Shape:
     """The shape that two shapes are broadcast to."""
     rank = max(len(one), len(other))
-    left, right = ([1] * (rank - len(dims)) + list(dims) for dims in (one, other))
+    left, right = ((1,) * (rank - len(dims)) + tuple(dims) for dims in (one, other))
     return tuple(
-        b if a == 1 else a if b in (1, a) else a if isinstance(a, int) and a > 1 else b if isinstance(b, int) and b > 1 else None
+        b
+        if a == 1
+        else a
+        if b in (1, a)
+        else a
+        if isinstance(a, int) and a > 1
+        else b
+        if isinstance(b, int) and b > 1
+        else None
         for a, b in zip(left, right, strict=True)
     )
 
@@ -114,6 +122,10 @@ def _shape(node: Node, sizes: Sizes) -> Elements | None:
 
 def _same(node: Node, sizes: Sizes) -> Elements | None:
     return sizes.of(node.input(0))
+
+
+def _cast(node: Node, sizes: Sizes) -> Elements | None:
+    return None if node.output().dtype is DType.BOOL else sizes.of(node.input(0))
 
 
 def _gather(node: Node, sizes: Sizes) -> Elements | None:
@@ -130,9 +142,9 @@ def _slice(node: Node, sizes: Sizes) -> Elements | None:
     steps = sizes.of(node.optional_input(4)) if node.optional_input(4) is not None else (1,)
     if elements is None or steps is None or len(node.input(0).shape or ()) != 1:
         return None
-    numbers = [bound[0] if bound is not None and len(bound) == 1 else None for bound in (*bounds, steps)]
-    start, stop, step = numbers
-    return elements[start:stop:step] if all(isinstance(number, int) for number in numbers) else None  # type: ignore[misc]
+    numbers = [bound[0] for bound in (*bounds, steps) if bound is not None and len(bound) == 1]
+    known = [number for number in numbers if isinstance(number, int)]
+    return elements[known[0] : known[1] : known[2]] if len(known) == 3 else None
 
 
 def _concat(node: Node, sizes: Sizes) -> Elements | None:
@@ -144,7 +156,7 @@ def _concat(node: Node, sizes: Sizes) -> Elements | None:
 
 def _pairs(node: Node, sizes: Sizes, combine: Callable[[Dim, Dim], Dim]) -> Elements | None:
     left, right = sizes.of(node.input(0)), sizes.of(node.input(1))
-    if left is None or right is None or len(left) != len(right) and 1 not in (len(left), len(right)):
+    if left is None or right is None or (len(left) != len(right) and 1 not in (len(left), len(right))):
         return None
     count = max(len(left), len(right)) if left and right else 0
     pairs = zip(left * (count // len(left) if left else 0), right * (count // len(right) if right else 0), strict=True)
@@ -186,7 +198,7 @@ def _equal(node: Node, sizes: Sizes) -> Elements | None:
 
 def _are_equal(one: Dim, other: Dim) -> Dim:
     """1 or 0 where that is certain: a size is never negative."""
-    if isinstance(one, int) and isinstance(other, int) or (one == other and one is not None):
+    if (isinstance(one, int) and isinstance(other, int)) or (one == other and one is not None):
         return int(one == other)
     return 0 if any(isinstance(dim, int) and dim < 0 for dim in (one, other)) and None not in (one, other) else None
 
@@ -211,8 +223,9 @@ def _constant_of_shape(node: Node, sizes: Sizes) -> Elements | None:
 
 _RULES: Mapping[str, Callable[[Node, Sizes], Elements | None]] = MappingProxyType(
     {
+        "Cast": _cast,
         "Shape": _shape, "Gather": _gather, "Slice": _slice, "Concat": _concat, "Mul": _multiply, "Div": _divide, "Add": _add,
         "Sub": _subtract, "Equal": _equal, "Where": _where, "ConstantOfShape": _constant_of_shape,
-        **dict.fromkeys(("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape"), _same),
+        **dict.fromkeys(("Identity", "Squeeze", "Unsqueeze", "Reshape"), _same),
     }
 )  # fmt: skip

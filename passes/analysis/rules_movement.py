@@ -75,8 +75,11 @@ def concat(node: Node, walk: Walk) -> None:
     straight = [array for array in arrays if array.shape[axis] == 1]
     for array in straight[1:]:
         walk.classes.union(straight[0], array)
-    if all(array.shape[axis] == 1 and array.size > 1 for array in arrays):
-        walk.put(node.output(), straight[0])
+    if len(straight) == len(arrays):  # pieces that keep all their channels hold the others to that
+        out = np.broadcast_to(max(arrays, key=np.size), np.broadcast_shapes(*(array.shape for array in arrays)))
+        walk.put(node.output(), out)
+        if any(array.size == 1 for array in arrays):
+            walk.freeze(node.output(), "it joins them with a tensor that keeps all its channels", node)
         return
     dims = [dim for dim in (shape_of(piece)[axis] for piece in pieces) if isinstance(dim, int)]
     if len(dims) != len(pieces):
