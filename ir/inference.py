@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from deburr.ir import onnx_tensors
+from deburr.ir import onnx_tensors, symbolic_shapes
 from deburr.ir.attributes import AttributeKind
 from deburr.ir.graph import Graph
 from deburr.ir.model import Model
@@ -35,6 +35,7 @@ def infer(model: Model, *, overwrite: bool = False) -> None:
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, IndexError):
         inferred = proto
     _take(model.graph, inferred.graph, symbols)
+    symbolic_shapes.refine(model.graph, proto.graph.node, model.opset)
     for value, before in old.items():
         if value.type is None:
             value.graph.set_type(value, before)

@@ -78,6 +78,8 @@ def _stand_ins(dims: Shape, target: Sequence[Dim | tuple[Dim, ...]]) -> tuple[li
     def size(dim: Dim) -> int:
         if isinstance(dim, int):
             return dim
+        if dim is not None and "*" in dim:  # a product, as `deburr.ir.symbolic_sizes` spells it
+            return math.prod(int(part) if part.isdecimal() else size(part) for part in dim.split("*"))
         try:
             return next(primes) if dim is None else known.setdefault(dim, next(primes))
         except StopIteration:

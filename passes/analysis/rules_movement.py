@@ -76,9 +76,13 @@ def concat(node: Node, walk: Walk) -> None:
     straight = [array for array in moving if array.shape[axis] == 1]
     for array in straight[1:]:
         walk.classes.union(straight[0], array)
-    if all(array.shape[axis] == 1 and array.size > 1 for array in moving):
-        _follow(node, walk, [straight[0] if fixed else None for fixed in constant])
-        walk.put(node.output(), straight[0])
+    if len(straight) == len(moving) and any(array.size > 1 for array in moving):
+        # Pieces that keep all their channels hold the others to that.
+        out = np.broadcast_to(max(moving, key=np.size), np.broadcast_shapes(*(array.shape for array in moving)))
+        _follow(node, walk, [out if fixed else None for fixed in constant])
+        walk.put(node.output(), out)
+        if any(array.size == 1 for array in moving):
+            walk.freeze(node.output(), "it joins them with a tensor that keeps all its channels", node)
         return
     for index in (index for index, fixed in enumerate(constant) if fixed):
         length = int(shape_of(pieces[index])[axis] or 1)

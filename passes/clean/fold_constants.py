@@ -110,17 +110,30 @@ def _written_out(node: Node) -> Constant | None:
 
 
 def _known_size(node: Node) -> Constant | None:
-    """Shape, Size, and a Gather from a Shape, where the dims that they give are known numbers."""
+    """Shape, Size, and a Gather or a Slice from a Shape, where the dims that they give are known numbers."""
     if is_standard(node, "Size"):
         shape = node.input(0).static_shape
         return None if shape is None else Constant.of(np.asarray(math.prod(shape), dtype=np.int64))
     if is_standard(node, "Shape"):
         return _dims(_shape_given(node), slice(None))
-    source = node.input(0).producer if is_standard(node, "Gather") else None
+    source = node.input(0).producer if is_standard(node, "Gather", "Slice") else None
     if source is None or not is_standard(source, "Shape") or node.get("axis", 0) != 0:
         return None
+    if node.op == "Slice":
+        return _dims(_shape_given(source), _range_of(node))
     indices = node.input(1).array
     return None if indices is None else _dims(_shape_given(source), indices)
+
+
+def _range_of(node: Node) -> slice | None:
+    """The elements that a Slice with constant bounds takes of a tensor of rank 1."""
+    arrays = [value.array for value in node.inputs[1:3] if value is not None]
+    step = node.optional_input(4)
+    arrays.append(np.ones(1, np.int64) if step is None else step.array)
+    if len(arrays) != 3 or any(array is None or array.size != 1 for array in arrays):
+        return None
+    start, stop, by = (int(array.ravel()[0]) for array in arrays if array is not None)
+    return slice(start, stop, by)
 
 
 def _shape_given(node: Node) -> Shape | None:
@@ -130,7 +143,7 @@ def _shape_given(node: Node) -> Shape | None:
 
 
 def _dims(shape: Shape | None, which: Any) -> Constant | None:
-    if shape is None:
+    if shape is None or which is None:
         return None
     try:
         chosen = np.asarray(shape, dtype=object)[which]

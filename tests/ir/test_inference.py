@@ -36,6 +36,47 @@ def test_shapes_computed_by_the_graph():
     assert model.graph.value("y").shape == (6, 2)
 
 
+def _sized(build, expected):
+    """What inference says of "y", which `build` makes of "x" [batch, 8, 6, 6]."""
+    builder = Builder()
+    build(builder)
+    model = read(builder.model({"x": ["batch", 8, 6, 6]}, {"y": [None] * len(expected)}))
+    assert model.graph.value("y").shape == expected
+
+
+def _ints(builder, *numbers):
+    return builder.constant(np.array(numbers, np.int64))
+
+
+def test_a_size_that_is_inferred_from_a_symbol():
+    def build(b):
+        lead = b.node("Slice", [b.node("Shape", ["x"]), _ints(b, 0), _ints(b, 2)])
+        b.node("Reshape", ["x", b.node("Concat", [lead, _ints(b, -1)], axis=0)], "y")
+
+    _sized(build, ("batch", 8, 36))
+
+
+def test_products_with_a_symbol_come_apart_again():
+    def build(b):
+        flat = b.node("Relu", [b.node("Reshape", ["x", _ints(b, -1, 8, 6)])])
+        b.node("Reshape", [flat, b.node("Concat", [b.node("Slice", [b.node("Shape", ["x"]), _ints(b, 0), _ints(b, 1)]),
+                                                   _ints(b, -1)], axis=0)], "y")  # fmt: skip
+
+    _sized(build, ("batch", 288))
+    _sized(lambda b: b.node("Flatten", ["x"], "y", axis=2), ("8*batch", 36))
+
+
+def test_division_in_floats_is_no_division_of_sizes():
+    """7 / 2 * 2 is 7 in floats, and 6 in integers."""
+
+    def build(b):
+        half = b.node("Div", [b.node("Cast", [_ints(b, 7)], to=1), b.constant(np.float32([2]))])
+        size = b.node("Cast", [b.node("Mul", [half, b.constant(np.float32([2]))])], to=7)
+        b.node("Expand", [b.node("Flatten", ["x"], axis=0), b.node("Concat", [size, _ints(b, 1)], axis=0)], "y")
+
+    _sized(build, (None, "288*batch"))
+
+
 def test_unknown_operator_stops_nothing():
     builder = Builder()
     hidden = builder.node("Magic", ["x"], domain="acme")

@@ -132,6 +132,21 @@ def resized_to_read_sizes(b: Builder, x: str) -> Made:
     return b.node("Concat", [top, up], axis=1), 14
 
 
+def _tokens(b: Builder, x: str) -> str:
+    """[batch, C, H, W] to [batch, -1, C], the first two sizes read at run time."""
+    lead = b.node("Slice", [b.node("Shape", [x]), _constant(b, 0), _constant(b, 2)])
+    flat = b.node("Reshape", [x, b.node("Concat", [lead, _constant(b, -1)], axis=0)])
+    return b.node("Transpose", [flat], perm=[0, 2, 1])
+
+
+def normalized_tokens(b: Builder, x: str) -> Made:
+    """LeViT: BatchNormalization with batch and tokens as one axis, which is as long as a product of sizes."""
+    tokens = b.node("MatMul", [_tokens(b, _relu(b, b.conv(x, 3, 8))), b.weight(8, 6)])
+    flat = b.batch_norm(b.node("Flatten", [tokens], axis=2), 6)
+    back = b.node("Transpose", [b.node("Reshape", [flat, b.node("Shape", [tokens])])], perm=[0, 2, 1])
+    return _relu(b, b.node("Reshape", [back, _constant(b, -1, 6, 6, 6)])), 6
+
+
 def top_k_of_space(b: Builder, x: str) -> Made:
     b.nodes.append(_many("TopK", [_relu(b, b.conv(x, 3, 8)), _constant(b, 4)], ["values", "indices"], axis=3))
     return "values", 8
@@ -142,7 +157,7 @@ PRUNABLE: dict[str, Build] = TOPOLOGIES | topologies_quantized.PRUNABLE | topolo
     for made in (
         u_net, cross_stage, strided_slices, ghost, grouped_32, group_across_concat, transposed_residual, generator,
         one_dimensional, layer_scale, decomposed_silu, shared_on_two_axes, tiled, shuffle_of_read_sizes,
-        flattened_by_read_sizes, resized_to_read_sizes, top_k_of_space,
+        flattened_by_read_sizes, normalized_tokens, resized_to_read_sizes, top_k_of_space,
     )
 }  # fmt: skip
 
@@ -174,6 +189,16 @@ def softmax(b: Builder, x: str) -> Made:
 def top_k(b: Builder, x: str) -> Made:
     b.nodes.append(_many("TopK", [_stem(b, x), _constant(b, 4)], ["values", "indices"], axis=1))
     return "values", 4
+
+
+def class_token(b: Builder, x: str) -> Made:
+    """A learned token before the others, expanded to a batch that is read at run time."""
+    tokens = _tokens(b, b.conv(x, 3, 8))
+    wanted = b.node("Concat", [*_sizes(b, tokens, 0), _constant(b, -1, -1)], axis=0)
+    ones = b.node("ConstantOfShape", [_constant(b, 3)], value=onnx.numpy_helper.from_array(np.ones(1, np.int64)))
+    wanted = b.node("Where", [b.node("Equal", [wanted, _constant(b, -1, -1, -1)]), ones, wanted])
+    joined = b.node("Concat", [b.node("Expand", [b.weight(1, 1, 8), wanted]), tokens], axis=1)
+    return b.node("Unsqueeze", [b.node("Transpose", [joined], perm=[0, 2, 1]), _constant(b, 3)]), 8
 
 
 def computed_number(b: Builder, x: str) -> Made:
@@ -253,6 +278,7 @@ FROZEN: dict[str, tuple[Build, str]] = {
     "top_k": (top_k, "it chooses among the channels"),
     "quantized_by_a_computed_scale": (topologies_quantized.quantized_by_a_computed_scale, "its scale is computed"),
     "number_used_twice": (number_used_twice, "a number in its shape is also used elsewhere"),
+    "class_token": (class_token, "it joins them with a tensor that keeps all its channels"),
     "computed_number": (computed_number, "its size is read at run time"),
 }
 

@@ -88,6 +88,25 @@ def test_sizes_that_are_known():
     )
 
 
+def test_sizes_that_a_slice_takes():
+    check(
+        "fold-constants,remove-dead-code",
+        """input %x: float[batch, 3, 8, 5]
+        const %start = int64[1] [-1]
+        const %end = int64[1] [9223372036854775807]
+        input %i: int64[1]
+        %all = Shape(%x)
+        %last = Slice(%all, %start, %end)
+        %y: int64[1] = Sub(%i, %last)
+        return %y""",
+        """input %x: float[batch, 3, 8, 5]
+        input %i: int64[1]
+        const %last = int64[1] [5]
+        %y: int64[1] = Sub(%i, %last)
+        return %y""",
+    )
+
+
 def test_a_size_that_is_not_known():
     unchanged(PASS, "input %x: float[batch, 3]\n %s = Shape(%x)\n %y: int64[2] = Abs(%s)\n return %y")
 
