@@ -35,6 +35,7 @@ PASSES = {
     "prune-channels": "deburr.passes.prune.channels:PruneChannels",
     "cluster-weights": "deburr.passes.prune.cluster_weights:ClusterWeights",
     "prune-weights": "deburr.passes.prune.weights:PruneWeights",
+    "store-weights": "deburr.passes.prune.store_weights:StoreWeights",
     "compensate": "deburr.passes.prune.compensate:Compensate",
     "calibrate": "deburr.passes.quantize.calibrate:Calibrate",
     "scale-weights": "deburr.passes.quantize.scale_weights:ScaleWeights",

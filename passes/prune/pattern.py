@@ -1,8 +1,8 @@
 """Which weights go together: N:M runs and blocks.
 
 N:M sparsity keeps the N largest of every M neighbours along the summed axis, as sparse tensor cores read it (Mishra et al.
-2021, "Accelerating sparse deep neural networks": 2:4). Blocks of output x input channels go as a whole, so that a kernel can skip a
-vector of work at a time (Narang et al. 2017, "Block-sparse recurrent neural networks").
+2021, "Accelerating sparse deep neural networks": 2:4). Blocks of output x input channels go as a whole, so that a kernel can
+skip a vector of work at a time (Narang et al. 2017, "Block-sparse recurrent neural networks").
 """
 
 from __future__ import annotations

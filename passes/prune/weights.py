@@ -22,7 +22,7 @@ class PruneWeights(Pass):
     default), or of each tensor. `pattern=(2,4)` keeps the 2 largest of every 4 neighbours along the axis that is summed over
     (input channels of a convolution), as sparse tensor cores read them. With `block=(4,1)` blocks of 4 output by 1 input
     channels, at each position of a kernel, go or stay as a whole: the root mean square of a block is what `threshold` and
-    `sparsity` then compare. Shapes stay, and so does the size of a dense file; `store-sparse` makes it smaller.
+    `sparsity` then compare. Shapes stay, and so does the size of a dense file; `store-weights` makes it smaller.
     """
 
     name: ClassVar[str] = "prune-weights"
@@ -54,7 +54,7 @@ class PruneWeights(Pass):
         if zeroed:
             context.remark(
                 f"graph {graph.name!r}", f"{zeroed} weights are zero, but a dense file does not shrink by that",
-                "store it with store-sparse, compress the file, or remove whole channels with prune-channels",
+                "store it with store-weights, compress the file, or remove whole channels with prune-channels",
             )  # fmt: skip
 
     def _check(self) -> None:
