@@ -8,6 +8,7 @@ is kept, and whose type no operator with weights accepts: `onnx.checker` refuses
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,7 @@ def masked(array: Array) -> Masked:
     return Masked(Constant.of(np.packbits(mask, bitorder="little")[:, None]), Constant.of(values))
 
 
-def sparse_proto(array: Array) -> object:
+def sparse_proto(array: Array) -> Any:
     """The tensor as an `onnx.SparseTensorProto`: coordinates as int64 positions in the flat tensor, and the nonzeros."""
     from onnx import helper
 
