@@ -25,8 +25,8 @@ class Sparsity:
     """One weight. `structure` is `2:4`, `block 4x1` (output x input channels), `all zero`, `unstructured` or `-`.
 
     Bytes: `dense` and `sparse_initializer` as serialized protos, `deflate` of the dense bytes (what a zip archive holds),
-    `bitmask` and `indices` as `store-weights` writes them (4 bits where they do), without the nodes that unpack them; None where
-    there is no such form.
+    `bitmask` and `indices` as `store-weights` writes them at opset 21, without the nodes that unpack them; None where there
+    is no such form.
     """
 
     name: str
@@ -47,10 +47,17 @@ def sparsity(graph: Graph) -> Iterator[Sparsity]:
         array = weight.array
         proto, few = from_array(Constant.of(array)), indexed(array)
         yield Sparsity(
-            name=weight.value.name, elements=array.size, zeros=int((array == 0).sum()), structure=structure(weight),
-            distinct=len(np.unique(array.astype(np.float64))), dense=proto.ByteSize(),
-            deflate=len(zlib.compress(proto.raw_data)), sparse_initializer=sparse_proto(array).ByteSize(), bitmask=masked(array).nbytes, indices=few.nbytes if few is not None else None,
-        )  # fmt: skip
+            name=weight.value.name,
+            elements=array.size,
+            zeros=int((array == 0).sum()),
+            structure=structure(weight),
+            distinct=len(np.unique(array.astype(np.float64))),
+            dense=proto.ByteSize(),
+            deflate=len(zlib.compress(proto.raw_data)),
+            sparse_initializer=sparse_proto(array).ByteSize(),
+            bitmask=masked(array).nbytes,
+            indices=few.nbytes if few is not None else None,
+        )
 
 
 def structure(weight: WeightTensor) -> str:

@@ -134,7 +134,9 @@ def _figure(graph: Any) -> Any:
     fill = [
         _GREY if frozen else colours.get(graph.nodes[number]["group"], _GREY) for number, frozen in graph.nodes(data="frozen")
     ]
-    nx.draw_networkx_edges(graph, positions, ax=axes, edge_color="#707070", node_size=700, arrowsize=9, width=0.9,
+    # A skip connection is seen by the colour that its ends share; its edges, which a longer way implies, would hide the labels.
+    edges = list(nx.transitive_reduction(graph).edges)
+    nx.draw_networkx_edges(graph, positions, edges, ax=axes, edge_color="#707070", node_size=700, arrowsize=9, width=0.9,
                            connectionstyle="arc3,rad=0.12")  # fmt: skip
     nx.draw_networkx_nodes(graph, positions, ax=axes, node_color=fill, node_size=700, edgecolors="#404040", linewidths=0.6)
     nx.draw_networkx_labels(graph, positions, dict(graph.nodes(data="channels")), ax=axes, font_size=8)
