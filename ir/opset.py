@@ -49,7 +49,7 @@ def raise_opset(model: Model, minimum: int) -> None:
         if replacement is not None:
             _splice(node, replacement)
     model.import_opset("", minimum)
-    model.ir_version = max(model.ir_version, 4)
+    model.ir_version = max(model.ir_version, 10 if minimum >= 21 else 4)  # 4-bit types came with both
     infer(model)
 
 

@@ -35,6 +35,7 @@ PASSES = {
     "prune-channels": "deburr.passes.prune.channels:PruneChannels",
     "cluster-weights": "deburr.passes.prune.cluster_weights:ClusterWeights",
     "prune-weights": "deburr.passes.prune.weights:PruneWeights",
+    "store-weights": "deburr.passes.prune.store_weights:StoreWeights",
     "compensate": "deburr.passes.prune.compensate:Compensate",
     "equalize-layers": "deburr.passes.quantize.equalize_layers:EqualizeLayers",
     "smooth-activations": "deburr.passes.quantize.smooth_activations:SmoothActivations",

@@ -1,4 +1,4 @@
-"""Weight sharing: the weights of a tensor become a few values, so that the file compresses."""
+"""Weight sharing: the weights of a tensor become a few values, which can be stored as indices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ClusterWeights(Pass):
 
     Starts from evenly spaced values (Han et al. 2016, "Deep compression": linear initialization keeps the few large weights).
     `keep_zeros` leaves zeros at zero and spends one cluster on them, for models that `prune-weights` went over before. Shapes
-    and dtypes stay, and so does the size of a dense file: it is an archive that shrinks.
+    and dtypes stay, and so does the size of a dense file; `store-weights` makes it smaller.
     """
 
     name: ClassVar[str] = "cluster-weights"
@@ -49,7 +49,7 @@ class ClusterWeights(Pass):
         if shared:
             context.remark(
                 f"graph {graph.name!r}", f"{shared} weights share few values, but a dense file does not shrink by that",
-                "compress the file",
+                "store them with store-weights, or compress the file",
             )  # fmt: skip
 
     def _clustered(self, flat: Floats) -> Floats:

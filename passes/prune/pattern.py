@@ -1,6 +1,8 @@
-"""N:M sparsity: of every M neighbours along the summed axis, the N largest stay, as sparse tensor cores read it.
+"""Which weights go together: N:M runs and blocks.
 
-Mishra et al. 2021, "Accelerating sparse deep neural networks": 2:4.
+N:M sparsity keeps the N largest of every M neighbours along the summed axis, as sparse tensor cores read it (Mishra et al.
+2021, "Accelerating sparse deep neural networks": 2:4). Blocks of output x input channels go as a whole, so that a kernel can
+skip a vector of work at a time (Narang et al. 2017, "Block-sparse recurrent neural networks").
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deburr.ir.types import Array
+
+Magnitudes = npt.NDArray[np.float64]
 
 
 def outside_pattern(array: Array, axis: int, kept: int, of: int) -> npt.NDArray[np.bool_]:
@@ -24,3 +28,21 @@ def outside_pattern(array: Array, axis: int, kept: int, of: int) -> npt.NDArray[
         order = np.argsort(-run, axis=-1, kind="stable")
         np.put_along_axis(gone[..., start : start + of], order[..., left:], True, -1)
     return np.moveaxis(gone, -1, axis)
+
+
+def block_magnitudes(array: Array, axes: tuple[int, int], block: tuple[int, int]) -> Magnitudes:
+    """For each element, in the array's shape, the root mean square of its block.
+
+    Blocks are `block` long along `axes` and one long along every other axis. Those at the end may be shorter; the mean makes
+    them comparable with the others.
+    """
+    means, counts = np.square(array.astype(np.float64)), np.ones((1,) * array.ndim)
+    for axis, length in zip(axes, block, strict=True):
+        starts = np.arange(0, array.shape[axis], length)
+        means = np.add.reduceat(means, starts, axis)
+        lengths = np.diff([*starts.tolist(), array.shape[axis]])
+        counts = counts * lengths.reshape([-1 if other == axis else 1 for other in range(array.ndim)])
+    means = np.sqrt(means / counts)
+    for axis, length in zip(axes, block, strict=True):
+        means = np.take(means, np.arange(array.shape[axis]) // length, axis)
+    return means

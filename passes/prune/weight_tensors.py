@@ -16,10 +16,14 @@ _FLOATS = (DType.FLOAT, DType.FLOAT16, DType.BFLOAT16, DType.DOUBLE)
 
 @dataclass(frozen=True, eq=False)
 class WeightTensor:
-    """A constant of at least two axes, its elements, and the axis that its (first) reader sums over."""
+    """A constant of at least two axes, its elements, and what two of the axes are to its (first) reader.
+
+    `output_axis` holds the output channels (of one group, for a ConvTranspose), `summed_axis` is the one that is summed over.
+    """
 
     value: Value
     array: Array
+    output_axis: int
     summed_axis: int
 
 
@@ -34,13 +38,13 @@ def weight_tensors(graph: Graph) -> Iterator[WeightTensor]:
             array = value.array
             if array is not None and array.ndim >= 2:
                 seen.add(value)
-                yield WeightTensor(value, array, _summed_axis(node, index, array.ndim))
+                yield WeightTensor(value, array, *_axes(node, index, array.ndim))
 
 
-def _summed_axis(node: Node, index: int, rank: int) -> int:
-    """Input channels of a convolution; the inner dimension of a product."""
+def _axes(node: Node, index: int, rank: int) -> tuple[int, int]:
+    """Output and input channels of a convolution; the outer and the inner dimension of a product."""
     if node.op in ("Conv", "ConvTranspose"):
-        return 1 if node.op == "Conv" else 0
-    if node.op == "Gemm":
-        return (0 if node.get("transA", 0) else 1) if index == 0 else (1 if node.get("transB", 0) else 0)
-    return rank - 1 if index == 0 else rank - 2
+        return (0, 1) if node.op == "Conv" else (1, 0)
+    transposed = node.op == "Gemm" and bool(node.get("transB" if index else "transA", 0))
+    outer, inner = (rank - 2, rank - 1) if (index == 0) != transposed else (rank - 1, rank - 2)
+    return outer, inner

@@ -12,7 +12,7 @@ from models import Builder, conv_chain
 from deburr.ir.errors import DeburrError
 from deburr.ir.onnx_reader import read
 from deburr.passes.core import Context
-from deburr.passes.prune.pattern import outside_pattern
+from deburr.passes.prune.pattern import block_magnitudes, outside_pattern
 from deburr.passes.prune.weights import PruneWeights
 
 
@@ -77,6 +77,9 @@ def test_without_an_option_it_says_so():
         ({"pattern": (5, 4)}, "pattern is out of range"),
         ({"pattern": (0, 4)}, "pattern is out of range"),
         ({"pattern": (2, 4), "sparsity": 0.5}, "exclude each other"),
+        ({"block": (0, 1), "sparsity": 0.5}, "block is out of range"),
+        ({"block": (4, 1)}, "not how many go"),
+        ({"block": (4, 1), "pattern": (2, 4)}, "not how many go"),
     ],
 )
 def test_options_out_of_range(options, message):
@@ -119,3 +122,49 @@ def test_a_matrix_is_thinned_along_its_inner_dimension(transpose, shape):
     (array,) = [value.array for value in model.graph.constants]
     rows = array if transpose else array.T
     assert ((rows.reshape(-1, 4) != 0).sum(1) == 1).all()
+
+
+lengths = st.integers(1, 5)
+kernels = hnp.arrays(
+    np.float32, st.tuples(st.integers(1, 9), st.integers(1, 7), st.integers(1, 2)), elements=st.floats(-4, 4, width=32)
+)
+
+
+@given(kernels, st.permutations(range(3)), st.tuples(lengths, lengths))
+def test_a_block_is_measured_as_a_whole_and_a_tail_by_what_it_holds(array, axes, block):
+    out, in_ = axes[:2]
+    found = block_magnitudes(array, (out, in_), block).transpose(axes)
+    matrix = array.transpose(axes).astype(np.float64)
+    for row in range(0, matrix.shape[0], block[0]):
+        for column in range(0, matrix.shape[1], block[1]):
+            part = np.s_[row : row + block[0], column : column + block[1]]
+            expected = np.sqrt(np.square(matrix[part]).mean((0, 1)))
+            np.testing.assert_allclose(found[part], np.broadcast_to(expected, found[part].shape), rtol=1e-12)
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_blocks_go_as_a_whole_until_the_share_is_gone(scope):
+    before, after, _ = _prune(sparsity=0.5, block=(4, 1), scope=scope)
+    zeros = total = 0
+    for name, array in after.items():
+        if not _is_weight(array):
+            continue
+        zeros, total = zeros + int((array == 0).sum()), total + array.size
+        for start in range(0, array.shape[0], 4):  # Gemm has 10 outputs: its last block has 2
+            gone = array[start : start + 4] == 0
+            assert (gone.all(0) | ~gone.any(0)).all()
+        np.testing.assert_array_equal(array[array != 0], before[name][array != 0])
+        assert scope == "global" or 0 <= (array == 0).sum() - round(0.5 * array.size) < 4
+    assert 0 <= zeros - round(0.5 * total) < 4 * (1 if scope == "global" else 3)
+
+
+def test_blocks_by_threshold_lie_along_the_outputs_of_a_matrix():
+    weights = np.full((2, 8), 0.1, np.float32)  # [in, out]
+    weights[0, :4], weights[1, 3] = 1, 3  # a block of ones, and one large weight that saves its block
+    builder = Builder()
+    builder.node("MatMul", ["x", builder.constant(weights, "w")], "y")
+    model = read(builder.model({"x": ["batch", 2]}, {"y": ["batch", 8]}))
+    PruneWeights(threshold=0.5, block=(4, 1)).run(model.graph, Context(model))
+    (array,) = [value.array for value in model.graph.constants]
+    np.testing.assert_array_equal(array[:, :4], weights[:, :4])
+    assert not array[:, 4:].any()
