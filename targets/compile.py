@@ -39,7 +39,7 @@ class Options:
     :param check: whether to run the result against ONNX Runtime before it is written.
     :param data: inputs for that check; None: random ones from the seed.
     :param tune: seconds to search for faster kernels, less what the records say was spent on this model.
-    :param records: the log of tuning; its choices are used even without a search. None: with `tune`, the one in the user's cache.
+    :param records: the log of tuning; its choices are used even without a search. None: with `tune`, one in the user's cache.
     :param tuning: called after each trial.
     """
 

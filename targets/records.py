@@ -1,8 +1,8 @@
 """The log of record: every measurement of the tuner as one line that checks itself, appended and never rewritten.
 
 A line is ``{"checksum": ..., "record": {...}}``. What a crash, a full disk or an editor tore fails its checksum and is passed
-over; so are records of other targets and other versions, which stay in the file. Writers append under a lock, each record in one
-write, so two of them can share a file.
+over; so are records of other targets and other versions, which stay in the file. Writers append under a lock, each record in
+one write, so two of them can share a file.
 """
 
 from __future__ import annotations

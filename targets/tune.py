@@ -1,4 +1,4 @@
-"""Tuning a lowered model: its distinct workloads, what the records know about them, and a search where there is time for one."""
+"""Tuning a lowered model: its distinct workloads, what the records know about them, and a search if there is time."""
 
 from __future__ import annotations
 

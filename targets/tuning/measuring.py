@@ -41,7 +41,7 @@ class WorkerMeasure:
         self.target, self.threads, self.limit_s = target, threads, limit_s
         self.lost = 0  # workers that died or hung
         self._process: subprocess.Popen[bytes] | None = None
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - __exit__ closes it
         self._partial = b""
 
     def __enter__(self) -> WorkerMeasure:
@@ -99,7 +99,7 @@ class WorkerMeasure:
 
     def _start(self) -> subprocess.Popen[bytes]:
         """A worker in a session of its own: the interrupt at the keyboard is not for it."""
-        # The pool as the bundle's runtime sets it up (targets/runtime.py): the count the user's, no core bound, little spinning.
+        # The pool as the bundle's runtime sets it up (targets/runtime.py): no core bound, little spinning.
         settings = {"TVM_NUM_THREADS": str(self.threads), "TVM_BIND_THREADS": "0", "TVM_THREAD_POOL_SPIN_COUNT": "3000"}
         self._partial = b""
         self._process = subprocess.Popen(  # noqa: S603

@@ -41,5 +41,5 @@ class Measure(Protocol):
     """Something that times schedules."""
 
     def measure(self, workload: str, schedules: Sequence[ConvSchedule], rounds: int) -> list[Outcome]:
-        """Outcomes in the order of `schedules`, `rounds` rounds each, all in turns with the default of `workload` (its text)."""
+        """Outcomes in the order of `schedules`, `rounds` rounds each, in turns with the default of `workload` (its text)."""
         ...

@@ -146,7 +146,7 @@ class Tuner:
 
     def _propose(self, work: Work) -> ConvSchedule | None:
         """A schedule that was not tried; the same one for the same history, whatever happened to the workers."""
-        random = Random(f"{self.seed} {work.text} {len(work.tried)}")
+        random = Random(f"{self.seed} {work.text} {len(work.tried)}")  # noqa: S311
         for _ in range(50):
             good = sorted(work.tried, key=lambda schedule: work.tried[schedule])[:3]
             if random.random() < 0.3:

@@ -115,7 +115,7 @@ def _same(expected: Array, given: Array, workload: Workload) -> bool:
     if getattr(workload, "dtype", "") != "float32":
         return np.array_equal(expected, given)
     scale = float(np.abs(expected).max()) or 1.0
-    return bool(np.abs(expected - given).max() <= FLOAT_ERROR * scale)
+    return bool(np.allclose(given, expected, rtol=0, atol=FLOAT_ERROR * scale))
 
 
 @lru_cache(maxsize=4)

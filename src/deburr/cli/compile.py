@@ -50,7 +50,8 @@ def compile_model(
     output.require_writable(out, json, records)
     with output.timed(f"compiled for {target}"), output.tuning(tune) as tuning:
         bundle = api.compile(
-            model, out, target=target, threads=threads, tune=tune, records=records, seed=seed, progress=None if tune else output.progress,
+            model, out, target=target, threads=threads, tune=tune, records=records, seed=seed,
+            progress=None if tune else output.progress,
             batch=batch, symbols=_sizes(dims or []), time_limit_s=time_limit, tuning=tuning,
         )  # fmt: skip
     for remark in bundle.manifest["remarks"]:
