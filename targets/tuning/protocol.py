@@ -20,12 +20,14 @@ class Outcome:
     :param seconds: the median of its rounds.
     :param default_seconds: that of the default's rounds.
     :param ratios: candidate over default, round by round.
+    :param fastest: the candidate's fastest round over the default's.
     """
 
     status: str
     seconds: float = 0.0
     default_seconds: float = 0.0
     ratios: tuple[float, ...] = ()
+    fastest: float = float("inf")
     why: str = ""
 
     @property

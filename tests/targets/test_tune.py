@@ -42,7 +42,8 @@ for line in sys.stdin:
     for schedule in request["schedules"]:
         text = request["workload"] + json.dumps(schedule, sort_keys=True)
         ratio = 0.5 + int(hashlib.sha256(text.encode()).hexdigest()[:6], 16) / 2**24
-        outcomes.append({"status": "ok", "seconds": ratio, "default_seconds": 1.0, "ratios": [ratio] * request["rounds"]})
+        outcomes.append({"status": "ok", "seconds": ratio, "default_seconds": 1.0, "ratios": [ratio] * request["rounds"],
+                         "fastest": ratio})
     print(json.dumps({"outcomes": outcomes}), flush=True)
 """
 
@@ -117,10 +118,11 @@ def test_an_interrupt_keeps_what_was_found_and_the_next_run_goes_on(tmp_path, mo
 
 
 def test_the_default_stays_unless_it_is_beaten_by_a_margin_in_most_rounds():
-    assert beats_default(Outcome(OK, ratios=(0.9,) * 15 + (1.2,) * 5))
-    assert not beats_default(Outcome(OK, ratios=(0.99,) * 20))
-    assert not beats_default(Outcome(OK, ratios=(0.9,) * 11 + (1.2,) * 9))
-    assert not beats_default(Outcome(WRONG, ratios=(0.5,) * 20))
+    assert beats_default(Outcome(OK, ratios=(0.9,) * 15 + (1.2,) * 5, fastest=0.9))
+    assert not beats_default(Outcome(OK, ratios=(0.99,) * 20, fastest=0.9))
+    assert not beats_default(Outcome(OK, ratios=(0.9,) * 11 + (1.2,) * 9, fastest=0.9))
+    assert not beats_default(Outcome(OK, ratios=(0.5,) * 20, fastest=1.1)), "it wins only while the machine is busy"
+    assert not beats_default(Outcome(WRONG, ratios=(0.5,) * 20, fastest=0.5))
 
 
 def test_a_winner_that_loses_its_last_duel_gives_way_to_the_default(tmp_path):
@@ -129,7 +131,7 @@ def test_a_winner_that_loses_its_last_duel_gives_way_to_the_default(tmp_path):
 
         def measure(self, workload, schedules, rounds):
             self.asked = getattr(self, "asked", 0) + 1
-            return [Outcome(OK, 1.0, 1.0, (0.8 if self.asked < 3 else 1.1,) * rounds) for _ in schedules]
+            return [Outcome(OK, 1.0, 1.0, (0.8 if self.asked < 3 else 1.1,) * rounds, 0.8) for _ in schedules]
 
     found = tuner(tmp_path / "r.jsonl")
     found.search(Flattering(), 1e9, trials=1)
