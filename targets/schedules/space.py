@@ -111,8 +111,8 @@ class Space:
 
     @property
     def _is_small(self) -> bool:
-        """Whether threads might not be worth their price."""
-        return self._operations < 20 * tile.WORTH_A_THREAD
+        """Whether threads might not be worth their price. Far from the break-even only a busy machine would say so."""
+        return self._operations < 4 * tile.WORTH_A_THREAD
 
     @property
     def _operations(self) -> int:
