@@ -20,7 +20,10 @@ from deburr.targets.bundle import LIBRARY, Bundle
 from deburr.targets.check import compare, inputs_for
 from deburr.targets.lower import lower, prepare
 from deburr.targets.process import Job, build
+from deburr.targets.schedules.space import to_fields
 from deburr.targets.target import Target, missing_here
+from deburr.targets.tune import Request, tuned_schedules
+from deburr.targets.tuning.tuner import Status
 
 Progress = Callable[[Iterable[Any], int, str], Iterator[Any]]
 
@@ -35,6 +38,9 @@ class Options:
     :param memory_limit_mb: address space of the build; None: what the machine has, and 8 GB.
     :param check: whether to run the result against ONNX Runtime before it is written.
     :param data: inputs for that check; None: random ones from the seed.
+    :param tune: seconds to search for faster kernels, less what the records say was spent on this model.
+    :param records: the log of tuning; its choices are used even without a search. None: with `tune`, one in the user's cache.
+    :param tuning: called after each trial.
     """
 
     batch: int = 1
@@ -43,6 +49,9 @@ class Options:
     memory_limit_mb: int | None = None
     check: bool = True
     data: Mapping[str, Array] | None = None
+    tune: float = 0
+    records: str | Path | None = None
+    tuning: Callable[[Status], None] | None = None
 
 
 def compile(  # noqa: A001
@@ -73,7 +82,9 @@ def compile(  # noqa: A001
     inputs = inputs_for(reference, chosen.data, seed) if chosen.check else None
     next(steps)
     count = threads or target.cores
-    job = Job(lowered, dataclasses.asdict(target), linker, count, inputs, chosen.time_limit_s, _memory(chosen))
+    request = Request(chosen.tune, chosen.records, chosen.tuning)
+    tuned = {text: to_fields(found) for text, found in tuned_schedules(lowered, target, count, request, seed).items()}
+    job = Job(lowered, dataclasses.asdict(target), linker, count, inputs, chosen.time_limit_s, _memory(chosen), tuned)
     with build(job) as result:
         next(steps)
         if inputs is not None and result.outputs is None:

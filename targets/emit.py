@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,22 +16,25 @@ from deburr.ir.value import Value
 from deburr.targets import foreign
 from deburr.targets.kernels import build, pack
 from deburr.targets.kernels.workload import Conv2d, Workload
+from deburr.targets.kernels.workload_text import representative, to_text
 from deburr.targets.lower import dialect
 from deburr.targets.lower.workloads import workload
+from deburr.targets.schedules.tile import ConvSchedule
 from deburr.targets.target import Target
 
 OPAQUE = 8  # relax's operator pattern for a function that is not to be fused
 
 
-def emit(model: Model, target: Target, capture: Sequence[str] = ()) -> Any:
+def emit(model: Model, target: Target, capture: Sequence[str] = (), schedules: Mapping[str, ConvSchedule] | None = None) -> Any:
     """A `tvm.IRModule` whose "main" takes the model's inputs in order and gives a tuple of its outputs.
 
     :param capture: names of values that come out behind the outputs, as they lie in memory.
+    :param schedules: what tuning chose, by the text of the representative workload; the others have their default.
     :raises DeburrError: E402 naming an operator that neither a template nor a converter of TVM's takes.
     """
     from tvm import relax
 
-    emitter = _Emitter(model, target, relax.BlockBuilder())
+    emitter = _Emitter(model, target, relax.BlockBuilder(), schedules or {})
     inputs = [value for value in model.graph.inputs if value.constant is None]
     parameters = [relax.Var(f"input{index}", _type(value)) for index, value in enumerate(inputs)]
     emitter.made = dict(zip(inputs, parameters, strict=True))
@@ -49,6 +52,7 @@ class _Emitter:
     model: Model
     target: Target
     builder: Any
+    schedules: Mapping[str, ConvSchedule]
     made: dict[Value, Any] = field(default_factory=dict)
     functions: dict[object, tuple[Any, Any]] = field(default_factory=dict)  # key -> (global, arguments)
 
@@ -91,7 +95,7 @@ class _Emitter:
 
     def _kernel(self, work: Workload) -> tuple[Any, Any]:
         if work not in self.functions:
-            kernel = build.kernel(work, self.target)
+            kernel = build.kernel(work, self.target, self.schedules.get(to_text(representative(work))))
             self.functions[work] = self._add(kernel.function, type(work).__name__), kernel.arguments
         return self.functions[work]
 

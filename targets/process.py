@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,10 @@ from deburr.targets.bundle import LIBRARY
 
 @dataclass(frozen=True)
 class Job:
-    """What the worker gets: `target` are the fields of a `Target`, `inputs` those of the check or None."""
+    """What the worker gets: `target` are the fields of a `Target`, `inputs` those of the check or None.
+
+    :param schedules: fields of the tuned ones, by the text of the representative workload.
+    """
 
     model: Model
     target: dict[str, Any]
@@ -34,6 +37,7 @@ class Job:
     inputs: list[Array] | None
     time_limit_s: float
     memory_bytes: int
+    schedules: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,13 @@ def _write_job(folder: Path, job: Job) -> None:
     from deburr.ir.onnx_writer import write
 
     write(job.model, folder / "lowered.onnx")
-    fields = {"target": job.target, "linker": job.linker, "threads": job.threads, "memory_bytes": job.memory_bytes}
+    fields = {
+        "target": job.target,
+        "linker": job.linker,
+        "threads": job.threads,
+        "memory_bytes": job.memory_bytes,
+        "schedules": job.schedules,
+    }
     (folder / "job.json").write_text(json.dumps(fields), encoding="utf-8")
     if job.inputs is not None:
         np.savez(folder / "check.npz", **{f"input{index}": array for index, array in enumerate(job.inputs)})  # type: ignore[arg-type,unused-ignore]

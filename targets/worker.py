@@ -41,10 +41,12 @@ def _build(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
 
     from deburr.ir.onnx_reader import read
     from deburr.targets.emit import emit
+    from deburr.targets.schedules.space import from_fields
 
     target = Target(**job["target"])
     model = read(folder / "lowered.onnx")
-    module = emit(model, target)
+    schedules = {text: from_fields(fields) for text, fields in job["schedules"].items()}
+    module = emit(model, target, schedules=schedules)
     compile_module(module, target, folder / LIBRARY, job["linker"])
     sets = target.instruction_sets()
     ran = (folder / "check.npz").exists() and not missing_here(sets)

@@ -75,16 +75,6 @@ def test_an_unknown_target_is_refused_before_anything_is_read() -> None:
         deburr.optimize("there-is-no-such.onnx", "clean", target="hots")
 
 
-def test_tuning_is_refused_rather_than_left_out(path: Path, tmp_path: Path) -> None:
-    with pytest.raises(deburr.DeburrError) as caught:
-        deburr.compile(path, tmp_path / "b", tune=600)
-    assert str(caught.value) == (
-        "error[E901]: this version does not tune, --tune 600: every kernel uses its hand-written schedule; "
-        "leave --tune and --records out"
-    )
-    assert not (tmp_path / "b").exists()
-
-
 def test_compile_open_run(path: Path, tmp_path: Path) -> None:
     int8 = deburr.optimize(path, "int8", data=images(32))
     deburr.compile(int8, tmp_path / "m.bundle", target="host", threads=1)

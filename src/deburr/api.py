@@ -87,6 +87,7 @@ def compile(  # noqa: A001
     target: str = "host",
     threads: int | None = None,
     tune: float = 0,
+    records: str | Path | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> Bundle:
@@ -94,17 +95,19 @@ def compile(  # noqa: A001
 
     :param target: one of `deburr targets`.
     :param threads: how many the program uses unless `open` says otherwise; None for all cores of the target.
-    :param tune: seconds to search for faster kernels. This version has hand-written schedules only: anything but 0 is refused.
-    :param settings: what `deburr.targets.compile` takes besides: batch, symbols, time_limit_s, check, data, progress.
-    :raises DeburrError: E4xx.
+    :param tune: seconds to search for faster kernels. What `records` say was spent on this model counts: asked for again, the
+        same seconds measure nothing. Control-C ends the search and compiles with the best so far.
+    :param records: the log that a search writes to, and whose choices are used also without one; by default, where `tune` is
+        given, `records.jsonl` in the user's cache folder (~/.cache/deburr on Linux).
+    :param settings: what `deburr.targets.compile` takes besides: batch, symbols, time_limit_s, check, data, progress, tuning.
+    :raises DeburrError: E4xx; E503 where a search was asked for another machine; E101, E109 for the records.
     """
     from deburr.targets.compile import compile as lower
     from deburr.targets.target import find
 
-    refuse_tuning(tune)
     chosen = find(target)
     loaded = load(model) if isinstance(model, str | Path) else model
-    return lower(loaded, path, target=chosen, threads=threads, seed=seed, **settings)
+    return lower(loaded, path, target=chosen, threads=threads, seed=seed, tune=tune, records=records, **settings)
 
 
 def open(path: str | Path, threads: int | None = None) -> Bundle:  # noqa: A001
@@ -141,17 +144,6 @@ def samples_for(model: Model, data: Samples | Mapping[str, Array] | str | Path |
     arrays = dict(data)
     labels = None if any(value.name == "labels" for value in model.graph.inputs) else arrays.pop("labels", None)
     return check_samples(arrays, model.graph, labels=labels)
-
-
-def refuse_tuning(seconds: float) -> None:
-    """:raises DeburrError: E901, because a search that was asked for and silently left out would be a lie."""
-    from deburr.ir.errors import DeburrError
-
-    if seconds:
-        raise DeburrError(
-            "E901", "this version does not tune", where=f"--tune {seconds:g}",
-            why="every kernel uses its hand-written schedule", hint="leave --tune and --records out",
-        )  # fmt: skip
 
 
 def _note_pipeline(model: Model, pipeline: Pipeline) -> None:

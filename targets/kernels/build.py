@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deburr.targets.kernels import conv2d, depthwise, elementwise, layout, pool
+from deburr.targets.kernels import conv2d, depthwise, elementwise, pool
 from deburr.targets.kernels.workload import Add, ChangeLayout, Conv2d, Dequantize, Pool2d, Quantize, Workload
-from deburr.targets.schedules import tile, x86
+from deburr.targets.schedules import space, x86
 
 if TYPE_CHECKING:
     from deburr.targets.kernels.conv2d import Definition
@@ -41,22 +41,20 @@ def kernel(workload: Workload, target: Target, schedule: ConvSchedule | None = N
     Arguments of a convolution: data, weight, bias, multiplier (integer only), residual (where there is one), output; of a
     sum: a, b, output; of everything else: data, output. `pack.pack_conv2d` makes the constant ones.
 
-    :param schedule: tile sizes of a convolution that is not depthwise; the analytic default if None.
+    :param schedule: tile sizes of a convolution or pool; the analytic default if None.
     """
     match workload:
         case Conv2d() if workload.is_blocked_depthwise:
-            cut = tile.over_window(layout.output_shape(workload), workload.macs, target.cores, rounded=True)
+            cut = schedule or space.default_schedule(workload, target)
             definition = depthwise.define(workload, cut.extent(workload))
             module = x86.reduction(_module(definition), cut)
         case Conv2d():
-            schedule = schedule or tile.default(workload, target.isa, target.cores)
-            definition = conv2d.define(workload, target.isa, schedule.extent(workload))
-            module = x86.convolution(_module(definition), workload, target.isa, schedule)
+            cut = schedule or space.default_schedule(workload, target)
+            definition = conv2d.define(workload, target.isa, cut.extent(workload))
+            module = x86.convolution(_module(definition), workload, target.isa, cut)
         case Pool2d():
             definition = pool.define(workload)
-            shape = tuple(int(size) for size in definition.arguments[-1].shape)
-            operations = _elements(definition) * workload.kernel[0] * workload.kernel[1]
-            module = x86.reduction(_module(definition), tile.over_window(shape, operations, target.cores, rounded=False))
+            module = x86.reduction(_module(definition), schedule or space.default_schedule(workload, target))
         case _:
             definition = _elementwise(workload)
             module = x86.elementwise(_module(definition), _elements(definition) >= 50_000)

@@ -22,6 +22,9 @@ class ConvSchedule:
     :param oc_task: register tiles along output channels in one task.
     :param oh_task: register tiles along rows in one task.
     :param parallel: whether tasks go to the thread pool at all.
+    :param columns_outside: a task takes all its channels and rows before it moves on along the columns: weights are read again
+        for every tile of columns, data once. Else it finishes a row of tiles first.
+    :param unroll: how many of the innermost loops of the reduction are unrolled.
     """
 
     n_tile: int = 1
@@ -31,6 +34,8 @@ class ConvSchedule:
     oc_task: int = 1
     oh_task: int = 1
     parallel: bool = True
+    columns_outside: bool = False
+    unroll: int = 0
 
     def extent(self, workload: Conv2d) -> tuple[int, int, int]:
         """Images, rows, columns that are computed.
@@ -69,7 +74,7 @@ def default(workload: Conv2d, isa: str, cores: int) -> ConvSchedule:
     registers = REGISTERS[isa]
     vectors = max(1, workload.out_block // registers.lanes)
     sizes = (workload.batch, workload.out_height, workload.out_width)
-    best = min(_candidates(workload, registers.accumulators // vectors), key=lambda tile: _cost(tile, sizes))
+    best = min(_candidates(workload, registers.accumulators // vectors), key=lambda tile: estimate(tile, sizes))
     n_tile, oc_tile, oh_tile, ow_tile = best
     parallel = cores > 1 and workload.macs >= 2 * WORTH_A_THREAD
     oc_tiles, rows = layout.blocks(workload.out_channels, workload.out_block) // oc_tile, -(-workload.out_height // oh_tile)
@@ -86,7 +91,7 @@ def _candidates(workload: Conv2d, accumulators: int) -> list[tuple[int, int, int
     return [tile for tile in tiles if tile[0] * tile[1] * tile[2] * tile[3] <= max(accumulators, 1)]
 
 
-def _cost(tile: tuple[int, int, int, int], sizes: tuple[int, int, int]) -> tuple[float, int]:
+def estimate(tile: tuple[int, int, int, int], sizes: tuple[int, int, int]) -> tuple[float, int]:
     """Estimated cycles per useful multiply-accumulate; ties go to the tile with fewer rows."""
     n, oc, oh, ow = tile
     waste = 1.0

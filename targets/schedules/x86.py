@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deburr.targets.kernels import layout
@@ -27,32 +28,43 @@ def convolution(module: Module, workload: Conv2d, isa: str, tile: ConvSchedule) 
     task, inner = _cut_output(schedule, output, tile)
     schedule.compute_at(accumulate, inner, preserve_unit_loops=True)
     _pad_in_task(schedule, task)
-    _register_tile(schedule, accumulate, 5, intrinsics.dot(isa, layout.weight_layout(workload, isa).group))
+    instruction = intrinsics.dot(isa, layout.weight_layout(workload, isa).group)
+    _register_tile(schedule, accumulate, Reduction(5, tile.unroll), instruction)
     return schedule.mod
 
 
 def _cut_output(schedule: Schedule, output: Block, tile: ConvSchedule) -> tuple[Loop, Loop]:
-    """Splits the output's loops; returns the task loop and the loop around a register tile."""
+    """Splits the output's loops; returns the task loop and the innermost loop around a register tile."""
     n, o, y, x, c = schedule.get_loops(output)
     n, n_tile = schedule.split(n, [None, tile.n_tile])
     o, o_task, o_tile = schedule.split(o, [None, tile.oc_task, tile.oc_tile])
     y, y_task, y_tile = schedule.split(y, [None, tile.oh_task, tile.oh_tile])
     x, x_tile = schedule.split(x, [None, tile.ow_tile])
-    schedule.reorder(n, o, y, o_task, y_task, x, n_tile, o_tile, y_tile, x_tile, c)
+    around = (x, o_task, y_task) if tile.columns_outside else (o_task, y_task, x)
+    schedule.reorder(n, o, y, *around, n_tile, o_tile, y_tile, x_tile, c)
     task = schedule.fuse(n, o, y)
     if tile.parallel:
         schedule.parallel(task)
     schedule.vectorize(c)
     for loop in (n_tile, o_tile, y_tile, x_tile):
         schedule.unroll(loop)
-    return task, x
+    return task, around[-1]
 
 
-def _register_tile(schedule: Schedule, accumulate: Block, reductions: int, instruction: Dot | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """How many of a block's innermost loops sum, and how many of those are unrolled."""
+
+    loops: int
+    unrolled: int
+
+
+def _register_tile(schedule: Schedule, accumulate: Block, reduction: Reduction, instruction: Dot | None) -> None:
     """Reduction outside, the tile inside and unrolled, so that every accumulator has a register of its own.
 
-    :param reductions: how many of the innermost loops sum; an instruction takes the last of them and the lanes.
+    An instruction takes the last loop of the reduction and the lanes.
     """
+    reductions = reduction.loops
     loops = schedule.get_loops(accumulate)
     tile, lanes, sums = list(loops[-reductions - 5 : -reductions - 1]), loops[-reductions - 1], list(loops[-reductions:])
     schedule.set_scope(accumulate, 0, "local")
@@ -66,7 +78,8 @@ def _register_tile(schedule: Schedule, accumulate: Block, reductions: int, instr
     init = schedule.decompose_reduction(accumulate, sums[0])
     *init_tile, init_lanes = schedule.get_loops(init)[-len(tile) - 1 :]
     schedule.vectorize(init_lanes)
-    for loop in [*init_tile, *tile]:
+    around = sums if instruction is None else sums[:-1]
+    for loop in [*init_tile, *around[len(around) - reduction.unrolled :], *tile]:
         schedule.unroll(loop)
     if instruction is not None:
         schedule.tensorize(lanes, instruction.intrinsic)
@@ -95,7 +108,7 @@ def reduction(module: Module, tile: ConvSchedule) -> Module:
     task, inner = _cut_output(schedule, output, tile)
     schedule.compute_at(accumulate, inner, preserve_unit_loops=True)
     _pad_in_task(schedule, task)
-    _register_tile(schedule, accumulate, 2, None)
+    _register_tile(schedule, accumulate, Reduction(2, tile.unroll), None)
     return schedule.mod
 
 

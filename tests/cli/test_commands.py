@@ -142,3 +142,17 @@ def test_doctor_compares_versions_with_the_pins(monkeypatch: pytest.MonkeyPatch)
     assert found["apache-tvm"].is_failure
     assert found["onnx"].found == "missing: pip install 'onnx>=1.21'"
     assert not found["numpy"].is_failure
+
+
+@pytest.mark.slow
+def test_compile_tunes_and_the_same_call_again_measures_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Three seconds: a worker starts, some trials are made; the second run finds them in the records."""
+    call = "compile m.onnx -o b --tune 3 --records r.jsonl --threads 1"
+    assert main(call.split()) == 0
+    assert " trials in this run, kernels " in capfd.readouterr().err
+    lines, program = Path("r.jsonl").read_bytes().splitlines(), Path("b/model.so").read_bytes()
+    assert main(call.split()) == 0
+    assert "tuned: 0 trials in this run" in capfd.readouterr().err
+    assert Path("r.jsonl").read_bytes().splitlines() == lines
+    assert len(lines) >= 2
+    assert Path("b/model.so").read_bytes() == program

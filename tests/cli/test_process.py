@@ -51,10 +51,6 @@ def test_nothing_given_is_help_and_version_is_a_line(capfd: pytest.CaptureFixtur
         ("optimize", "error[E901]: missing argument 'MODEL.onnx'; see deburr optimize --help"),
         ("optimize m.onnx", "error[E901]: missing option '-o' / '--output'; see deburr optimize --help"),
         ("passes --jsn x", "error[E901]: no such option: --jsn; did you mean --json?"),
-        ("compile m.onnx -o b --tune 600", "error[E901]: this version does not tune, --tune 600: every kernel uses its "
-         "hand-written schedule; leave --tune and --records out"),
-        ("compile m.onnx -o b --records r",
-         "error[E901]: this version does not tune, --records r; leave --tune and --records out"),
         ("compile m.onnx -o b --dim h", "error[E901]: not a size, --dim h; write SYMBOL=NUMBER"),
         ("bench m.onnx --peer tflite", "error[E901]: no peer 'tflite', --peer: there are onnxruntime, openvino"),
         ("optimize m.onnx -o x.onnx --data c.npz --synthetic-data 4",

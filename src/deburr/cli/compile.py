@@ -18,10 +18,18 @@ def compile_model(
     target: Annotated[str, typer.Option("--target", metavar="NAME", help="One of `deburr targets`.")] = "host",
     threads: Threads = None,
     tune: Annotated[
-        float, typer.Option("--tune", metavar="SECONDS", min=0, help="Search for faster kernels (not in this version: 0 only).")
+        float,
+        typer.Option(
+            "--tune", metavar="SECONDS", min=0, help="Search for faster kernels, past searches in the records included."
+        ),
     ] = 0,
     records: Annotated[
-        Path | None, typer.Option("--records", metavar="FILE", help="What a search found (not in this version).")
+        Path | None,
+        typer.Option(
+            "--records",
+            metavar="FILE",
+            help="What searches found: read, and written to (with --tune: ~/.cache/deburr/records.jsonl).",
+        ),
     ] = None,
     batch: Annotated[
         int, typer.Option("--batch", metavar="N", min=1, help="Samples per run, where the model leaves it open.")
@@ -37,18 +45,14 @@ def compile_model(
 
     A bundle is one directory that runs without ONNX."""
     from deburr import api
-    from deburr.ir.errors import DeburrError
     from deburr.report import folder_bytes
 
-    if records is not None:
-        raise DeburrError(
-            "E901", "this version does not tune", where=f"--records {records}", hint="leave --tune and --records out"
-        )
-    output.require_writable(out, json)
-    with output.timed(f"compiled for {target}"):
+    output.require_writable(out, json, records)
+    with output.timed(f"compiled for {target}"), output.tuning(tune) as tuning:
         bundle = api.compile(
-            model, out, target=target, threads=threads, tune=tune, seed=seed, progress=output.progress,
-            batch=batch, symbols=_sizes(dims or []), time_limit_s=time_limit,
+            model, out, target=target, threads=threads, tune=tune, records=records, seed=seed,
+            progress=None if tune else output.progress,
+            batch=batch, symbols=_sizes(dims or []), time_limit_s=time_limit, tuning=tuning,
         )  # fmt: skip
     for remark in bundle.manifest["remarks"]:
         output.say(f"remark: {remark}")

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +83,27 @@ def progress(items: Iterable[Any], total: int, description: str) -> Iterator[Any
     from rich.progress import track
 
     yield from track(items, description, total, console=Console(stderr=True), transient=True)
+
+
+@contextlib.contextmanager
+def tuning(seconds: float) -> Iterator[Callable[[Any], None] | None]:
+    """What to call after each trial of a search: a bar with the time left and the gain so far, and in the end one line."""
+    if not seconds:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    last: list[Any] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("tuning", total=seconds)
+
+        def report(status: Any) -> None:
+            last[:] = [status]
+            what = f"tuning: {status.trials} trials, kernels {status.gain:.2f}x faster"
+            bar.update(task, completed=status.spent_s, description=what)
+
+        yield report
+    for status in last:
+        say(f"tuned: {status.trials} trials in this run, kernels {status.gain:.2f}x faster than untuned")

@@ -1,0 +1,179 @@
+"""The search space of a template: which schedules are legal for a workload, and how to get from one to another.
+
+The space is small on purpose. Register tiles, the split into tasks (which is what a cache holds at a time, too), the order of
+loops in a task and unrolling are in it; that sums stay in registers over the whole reduction is not up for search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from functools import cached_property
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from deburr.targets.kernels import layout
+from deburr.targets.kernels.workload import Conv2d, Pool2d, Workload
+from deburr.targets.schedules import tile
+from deburr.targets.schedules.tile import ConvSchedule
+
+if TYPE_CHECKING:
+    from deburr.targets.target import Target
+
+LARGEST_WASTE = 1.25  # images, rows and columns that are computed, over those that are wanted
+LARGEST_BODY = 400  # vector operations of an unrolled loop: more, and the instruction cache is what it waits for
+_TRIES = 400  # draws after which a space counts as empty
+
+
+def is_tunable(workload: Workload) -> bool:
+    """Whether a template with a search space computes `workload`."""
+    return isinstance(workload, Conv2d | Pool2d)
+
+
+def default_schedule(workload: Conv2d | Pool2d, target: Target) -> ConvSchedule:
+    """The analytic choice that needs no measurement."""
+    if isinstance(workload, Pool2d):
+        shape = (workload.batch, layout.blocks(workload.channels, workload.block), workload.out_height, workload.out_width)
+        operations = shape[0] * shape[1] * shape[2] * shape[3] * workload.block * workload.kernel[0] * workload.kernel[1]
+        return tile.over_window((*shape, workload.block), operations, target.cores, rounded=False)
+    if workload.is_blocked_depthwise:
+        return tile.over_window(layout.output_shape(workload), workload.macs, target.cores, rounded=True)
+    return tile.default(workload, target.isa, target.cores)
+
+
+class Space:
+    """The legal schedules of one workload on one target; the default is one of them."""
+
+    def __init__(self, workload: Conv2d | Pool2d, target: Target) -> None:
+        self.workload, self.target = workload, target
+        self.default = default_schedule(workload, target)
+
+    @cached_property
+    def options(self) -> Mapping[str, tuple[Any, ...]]:
+        """What each parameter of `ConvSchedule` may be by itself; `legal` says which go together."""
+        w, (batch, blocks, rows, columns) = self.workload, self._sizes
+        vectors = self._accumulators
+        parallel = {self.default.parallel, True, False} if self.target.cores > 1 and self._is_small else {self.default.parallel}
+        chosen = {
+            "n_tile": range(1, min(batch, vectors) + 1) if rows * columns == 1 and self._is_dense else (1,),
+            "oc_tile": [size for size in range(1, 9) if blocks % size == 0] if self._is_dense and w.groups == 1 else (1,),  # type: ignore[union-attr]
+            "oh_tile": range(1, min(rows, 4) + 1),
+            "ow_tile": range(1, min(columns, vectors) + 1),
+            "oc_task": [size for size in range(1, blocks + 1) if blocks % size == 0],
+            "oh_task": range(1, rows + 1),
+            "parallel": sorted(parallel),
+            "columns_outside": (False, True),
+            "unroll": (0, 1, 2),
+        }
+        return {name: tuple(values) for name, values in chosen.items()}
+
+    def legal(self, schedule: ConvSchedule) -> bool:
+        """Whether the template takes it, it fits the registers, wastes little, and no simpler schedule gives the same code."""
+        s, (_, blocks, _, columns) = schedule, self._sizes
+        vectors = s.n_tile * s.oc_tile * s.oh_tile * s.ow_tile
+        if any(getattr(s, name) not in values for name, values in self.options.items()):
+            return False
+        if vectors > self._accumulators or vectors * self._unrolled(s) > LARGEST_BODY or blocks % (s.oc_tile * s.oc_task):
+            return False
+        if self._waste(s) > (1 if isinstance(self.workload, Pool2d) else max(LARGEST_WASTE, self._waste(self.default))):
+            return False
+        return not s.columns_outside or (columns > s.ow_tile and s.oc_task * s.oh_task > 1)
+
+    def sample(self, random: Random) -> ConvSchedule | None:
+        """Any legal schedule; None where draws find none."""
+        for _ in range(_TRIES):
+            drawn = ConvSchedule(**{name: random.choice(values) for name, values in self.options.items()})
+            if self.legal(drawn):
+                return drawn
+        return None
+
+    def mutate(self, schedule: ConvSchedule, random: Random) -> ConvSchedule | None:
+        """A legal schedule that differs in one to three parameters; None where draws find none."""
+        free = [name for name, values in self.options.items() if len(values) > 1]
+        for _ in range(_TRIES if free else 0):
+            names = random.sample(free, min(len(free), random.choice((1, 1, 2, 2, 3))))
+            changed = replace(schedule, **{name: random.choice(self.options[name]) for name in names})
+            if changed != schedule and self.legal(changed):
+                return changed
+        return None
+
+    def estimate(self, schedule: ConvSchedule) -> float:
+        """The analytic cost of the register tile; 0 for templates that have none. Less is better."""
+        if not self._is_dense:
+            return 0.0
+        batch, _, rows, columns = self._sizes
+        cut = (schedule.n_tile, schedule.oc_tile, schedule.oh_tile, schedule.ow_tile)
+        return tile.estimate(cut, (batch, rows, columns))[0]
+
+    @property
+    def _is_dense(self) -> bool:
+        return isinstance(self.workload, Conv2d) and not self.workload.is_blocked_depthwise
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether threads might not be worth their price. Far from the break-even only a busy machine would say so."""
+        return self._operations < 4 * tile.WORTH_A_THREAD
+
+    @property
+    def _operations(self) -> int:
+        batch, blocks, rows, columns = self._sizes
+        taps = self.workload.kernel[0] * self.workload.kernel[1]
+        return self.workload.macs if isinstance(self.workload, Conv2d) else batch * blocks * rows * columns * 16 * taps
+
+    @property
+    def _sizes(self) -> tuple[int, int, int, int]:
+        """Images, blocks of channels, rows and columns of the output."""
+        w = self.workload
+        channels, block = (w.out_channels, w.out_block) if isinstance(w, Conv2d) else (w.channels, w.block)
+        return w.batch, layout.blocks(channels, block), w.out_height, w.out_width
+
+    @cached_property
+    def _accumulators(self) -> int:
+        """Vectors of sums that a register tile may have."""
+        registers = tile.REGISTERS[self.target.isa]
+        block = self.workload.out_block if isinstance(self.workload, Conv2d) else self.workload.block
+        d = self.default
+        return max(registers.accumulators // max(1, block // registers.lanes), d.n_tile * d.oc_tile * d.oh_tile * d.ow_tile)
+
+    def _waste(self, schedule: ConvSchedule) -> float:
+        """What is computed over what is wanted; 1 where tiles and tasks divide evenly."""
+        s, (batch, _, rows, columns) = schedule, self._sizes
+        waste = 1.0
+        for size, step in ((batch, s.n_tile), (rows, s.oh_tile * s.oh_task), (columns, s.ow_tile)):
+            waste *= -(-size // step) * step / size
+        return waste
+
+    def _unrolled(self, schedule: ConvSchedule) -> int:
+        """How often a register tile stands in the unrolled body."""
+        w, size = self.workload, 1
+        taps = [*w.kernel]
+        if isinstance(w, Conv2d) and self._is_dense:
+            group = layout.weight_layout(w, self.target.isa).group
+            taps += [w.in_block // group] + ([] if self._has_instruction(group) else [group])
+        for extent in taps[len(taps) - schedule.unroll :]:
+            size *= extent
+        return size
+
+    def _has_instruction(self, group: int) -> bool:
+        """Whether an instruction takes the group, so that no loop over it is left (`intrinsics.dot` would load TVM)."""
+        return group > 1 and self.target.isa != "generic"
+
+
+def to_fields(schedule: ConvSchedule) -> dict[str, Any]:
+    """The parameters by name, for JSON."""
+    return {field.name: getattr(schedule, field.name) for field in fields(schedule)}
+
+
+def from_fields(given: Mapping[str, Any]) -> ConvSchedule:
+    """The schedule that `to_fields` wrote.
+
+    :raises ValueError: where a parameter is unknown or of another type.
+    """
+    kinds = {"int": int, "bool": bool}
+    for field in fields(ConvSchedule):
+        if field.name in given and type(given[field.name]) is not kinds[str(field.type)]:
+            raise ValueError(f"{field.name}: {given[field.name]!r} is no {field.type}")
+    try:
+        return ConvSchedule(**given)
+    except TypeError as error:
+        raise ValueError(str(error)) from None

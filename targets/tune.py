@@ -1,0 +1,63 @@
+"""Tuning a lowered model: its distinct workloads, what the records know about them, and a search if there is time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deburr.ir.errors import DeburrError
+from deburr.ir.model import Model
+from deburr.targets.kernels.workload import Workload
+from deburr.targets.lower import dialect
+from deburr.targets.lower.workloads import workload
+from deburr.targets.records import Records, Setting, default_path
+from deburr.targets.schedules.tile import ConvSchedule
+from deburr.targets.target import Target, missing_here
+from deburr.targets.tuning.measuring import WorkerMeasure
+from deburr.targets.tuning.tuner import Status, Tuner
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for.
+
+    :param seconds: to search in all; what the records say was spent on this model counts. 0: only read the records.
+    :param records: the log; None is the one in the user's cache folder where `seconds` is given, and none where not.
+    :param report: called after each trial.
+    """
+
+    seconds: float = 0
+    records: str | Path | None = None
+    report: Callable[[Status], None] | None = None
+
+
+def tuned_schedules(model: Model, target: Target, threads: int, request: Request, seed: int = 0) -> dict[str, ConvSchedule]:
+    """The chosen schedules by the text of the representative workload. An interrupt ends the search and keeps its results.
+
+    :raises DeburrError: E503 where a search was asked for a target that this machine cannot run, E101 or E109 for the records.
+    """
+    if not request.seconds and request.records is None:
+        return {}
+    records = Records(request.records or default_path(), Setting.of(target, threads))
+    tuner = Tuner(workloads(model), target, records, seed)
+    if tuner.wants(request.seconds):
+        missing = missing_here(target.instruction_sets())
+        if missing:
+            raise DeburrError(
+                "E503", "cannot tune for another machine", where=f"target {target.name!r}",
+                why=f"this CPU lacks {', '.join(missing)}", hint="tune on that machine, and bring its records here",
+            )  # fmt: skip
+        with WorkerMeasure(target, threads) as measure, contextlib.suppress(KeyboardInterrupt):
+            tuner.search(measure, request.seconds, request.report)
+    if request.report is not None and request.seconds:
+        request.report(tuner.status(request.seconds))
+    return tuner.choices()
+
+
+def workloads(model: Model) -> Mapping[Workload, int]:
+    """The workloads of a lowered model, and how many nodes have each."""
+    nodes = (node for node in model.graph.nodes if node.domain == dialect.DOMAIN and node.op not in ("Lookup", "Concat"))
+    return Counter(workload(node) for node in nodes)
