@@ -33,16 +33,15 @@ class PruneGradually(IterativePruning):
     schedule: Literal["linear", "cubic"] = "cubic"
 
     def run(self, graph: Graph, context: Context) -> None:
-        """:raises DeburrError: as prune-channels; E206 if the floor needs labels and there are none, E305 for a single sample."""
+        """:raises DeburrError: as prune-channels; E206 if the floor needs labels and has none, E305 for a single sample."""
         if self.steps < 1:
             raise DeburrError("E203", "steps is out of range", where=f"pass {self}", hint="it is at least 1")
         trials, floor = self.trials(context)
-        figures = "prune gradually"
-        for number in context.progress(range(1, self.steps + 1), self.steps, lambda: figures):
+        for number in context.progress(range(1, self.steps + 1), self.steps, lambda: trials.figures):
             reached = self._step(number, trials, floor, context)
-            figures = reached or figures
             if reached is None:
                 return
+            trials.figures = reached
 
     def gone_after(self, step: int) -> float:
         """The share of the budget that is to be gone after so many steps."""

@@ -1,4 +1,4 @@
-"""How good a pruned model still is, measured on samples that nothing was fitted to, and the floor that it must not fall below."""
+"""How good a pruned model still is, measured on samples that nothing was fitted to, and the floor under it."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def measure(model: Model, reference: Model, data: Samples) -> Quality:
     Accuracy is counted where the only output of two dimensions [samples, classes] meets labels [samples].
     """
     names = list(dict.fromkeys(value.name for value in model.graph.outputs))
-    powers = {name: np.zeros(2) for name in names}  # of the signal, and of the error
+    powers: dict[str, Array] = {name: np.zeros(2) for name in names}  # of the signal, and of the error
     right, start = np.zeros(2), 0
     counts = data.labels is not None
     pairs = zip(capture(reference, names, data, _BATCH), capture(model, names, data, _BATCH), strict=True)
     for wanted, got in pairs:
         floats = [name for name in names if np.issubdtype(wanted[name].dtype, np.floating)]
-        powers = {name: powers[name] + _powers(wanted[name], got[name]) for name in floats}
+        powers = {name: np.add(powers[name], _powers(wanted[name], got[name])) for name in floats}
         scores = [name for name in names if wanted[name].ndim == 2 and wanted[name].shape[1] > 1]
         counts = counts and len(scores) == 1
         if counts and data.labels is not None:
@@ -92,5 +92,5 @@ def measure(model: Model, reference: Model, data: Samples) -> Quality:
 
 
 def _powers(wanted: Array, got: Array) -> Array:
-    signal = wanted.astype(np.float64)
-    return np.array([np.square(signal).sum(), np.square(got - signal).sum()])
+    signal, error = wanted.astype(np.float64), got.astype(np.float64) - wanted.astype(np.float64)
+    return np.array([np.square(signal).sum(), np.square(error).sum()])

@@ -37,14 +37,14 @@ class PruneSearch(IterativePruning):
         single sample."""
         self._check_search()
         trials, floor = self.trials(context, from_start=True)
-        low, high, ratio, best, figures = 0.0, self.ratio, self.ratio, "", "search a ratio"
+        low, high, ratio, best = 0.0, self.ratio, self.ratio, ""
         count = 1 + math.ceil(math.log2(max(1.0, self.ratio / self.resolution)))
-        for _step in context.progress(range(count), count, lambda: figures):
+        for _step in context.progress(range(count), count, lambda: trials.figures):
             trial, _ = trials.run(ratio)
             quality = trials.quality(trial)
-            figures = f"ratio {ratio:.1%}: {trials.cut(trial):.1%} of the {self.budget} gone, {quality}"
+            trials.figures = f"ratio {ratio:.1%}: {trials.cut(trial):.1%} of the {self.budget} gone, {quality}"
             if floor.holds(quality):
-                low, best = ratio, figures
+                low, best = ratio, trials.figures
                 trials.adopt(trial)
             else:
                 high = ratio
@@ -55,7 +55,8 @@ class PruneSearch(IterativePruning):
         if best:
             context.remark(place, f"the floor ({floor}) is kept by {best}")
         else:
-            context.remark(place, f"nothing was pruned: {figures}, and the floor is {floor}", "give a lower floor or more data")
+            why = f"nothing was pruned: {trials.figures}, and the floor is {floor}"
+            context.remark(place, why, "give a lower floor or more data")
 
     def _check_search(self) -> None:
         if self.resolution <= 0:

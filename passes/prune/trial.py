@@ -1,4 +1,4 @@
-"""Pruning tried out on a copy: the model of the pipeline changes only when a trial is adopted, whole, with all that belongs to it.
+"""Pruning tried out on a copy: the model of the pipeline changes only when a trial is adopted, whole.
 
 So there is nothing to undo when a trial is not good enough, fails or is interrupted.
 """
@@ -28,6 +28,7 @@ class Trials:
     """Trials of one pass over `context`.
 
     :param from_start: every trial starts from the model that the pass was given, else from the one adopted last.
+    :param figures: how far it is, for the progress bar.
     :param fit: samples that criteria and compensation may look at.
     :param held_out: samples that quality is measured on.
     """
@@ -38,6 +39,7 @@ class Trials:
     fit: Samples
     held_out: Samples
     from_start: bool = False
+    figures: str = "prune"
     _first: Context = field(init=False)
     _start: float = field(init=False)
     _reference: Model = field(init=False)

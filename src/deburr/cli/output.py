@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-
 INTERRUPTED = 130  # the exit status, as shells count a death by SIGINT
 
 
