@@ -40,6 +40,23 @@ class Samples:
         labels = None if self.labels is None else self.labels[:count]
         return Samples({name: array[:count] for name, array in self.inputs.items()}, labels, self.source, self.synthetic)
 
+    def split(self, share: float, random: np.random.Generator) -> tuple[Samples, Samples]:
+        """A random `share` of the samples, at least one, and the others; both in the order that they had.
+
+        :raises DeburrError: E305 if one of the two would be empty.
+        """
+        count = max(1, round(share * len(self)))
+        if count >= len(self):
+            raise DeburrError("E305", "too few samples to keep some apart", where=self.source, why=f"there are {len(self)}")
+        chosen = np.zeros(len(self), bool)
+        chosen[random.choice(len(self), count, replace=False)] = True
+        return self._where(chosen), self._where(~chosen)
+
+    def _where(self, chosen: Array) -> Samples:
+        labels = None if self.labels is None else self.labels[chosen]
+        inputs = {name: array[: len(self)][chosen] for name, array in self.inputs.items()}
+        return Samples(inputs, labels, self.source, self.synthetic)
+
 
 def load_samples(path: str | Path, graph: Graph) -> Samples:
     """Read an .npz and check it against the inputs of `graph`.

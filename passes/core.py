@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Progress = Callable[[Iterable[Any], int, str], Iterator[Any]]
+# (items, total, description). A description that is a function gives the current figures: it is asked after every item.
+Progress = Callable[[Iterable[Any], int, str | Callable[[], str]], Iterator[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Remark:
         return f"{text} ({self.hint})" if self.hint else text
 
 
-def _no_progress(items: Iterable[Any], total: int, description: str) -> Iterator[Any]:
+def _no_progress(items: Iterable[Any], total: int, description: str | Callable[[], str]) -> Iterator[Any]:
     yield from items
 
 
@@ -66,6 +67,7 @@ class Context:
     remarks: list[Remark] = field(default_factory=list)
     running: Pass | None = None  # kept by the manager
     reference: Reference | None = None  # the model before the first pruning, kept by prune-channels
+    interrupted: Pass | None = None  # the pass that the user ended early, kept by the manager
     _analyses: dict[tuple[Any, int], tuple[int, Graph, Any]] = field(default_factory=dict)
 
     def remark(self, where: Node | Value | str, reason: str, hint: str = "") -> None:
@@ -83,6 +85,13 @@ class Context:
             kept = self._analyses[key] = (revision, graph, analyze(graph, self))
         result: Result = kept[2]
         return result
+
+    def adopt(self, other: Context) -> None:
+        """Go on with the model of `other`, and with what its channels are known by.
+
+        Both change in one step of the interpreter, so that an interrupt finds the old pair or the new one.
+        """
+        vars(self).update(model=other.model, reference=other.reference)
 
     def random(self) -> np.random.Generator:
         """A generator that starts the same for the same seed and pass."""
@@ -102,6 +111,7 @@ class Pass(ABC):
     main_graph_only: ClassVar[bool] = False  # else the manager also visits subgraphs and functions, innermost first
     needs_data: ClassVar[bool] = False  # refuse to run without calibration samples
     idempotent: ClassVar[bool] = True  # a second run changes nothing; False where running it again is meant to go further
+    keeps_best: ClassVar[bool] = False  # context.model is whole, and the best so far, all the time: Ctrl-C only ends it early
     tolerance: ClassVar[float | None] = 1e-4  # relative error allowed against the model before; None: changes what is computed
 
     @abstractmethod

@@ -42,6 +42,9 @@ class Instrument:
 
     def after_pass(self, step: Step, context: Context, changed: bool) -> None: ...
 
+    def interrupted(self, step: Step, context: Context) -> None:
+        """The user ended `step` early; it left its best model, and the pipeline goes on."""
+
     def failed(self, step: Step, context: Context, error: DeburrError) -> None:
         """`step` raised `error`, or left the model invalid; no other hook is called after this one."""
 
@@ -134,6 +137,19 @@ class Statistics(Instrument):
     def report(self) -> str:
         rows = [f"{one.edits:7d} {one.nodes_before:7d} {one.nodes_after:7d} {one.remarks:7d}  {one.step}" for one in self.steps]
         return "\n".join([f"{'edits':>7} {'nodes':>7} {'after':>7} {'remarks':>7}  step", *rows])
+
+
+@dataclass
+class SayInterrupted(Instrument):
+    """Answer a Ctrl-C at once: the rest of the pipeline may take its time."""
+
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+
+    def interrupted(self, step: Step, context: Context) -> None:
+        self.stream.write(
+            f"interrupted: {step.pass_.name} ends with its best model so far, and the rest of the pipeline goes on "
+            "(Ctrl-C again gives up)\n"
+        )
 
 
 @dataclass

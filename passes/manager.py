@@ -19,6 +19,9 @@ def run(pipeline: Pipeline, context: Context, instruments: Sequence[Instrument] 
 
     :raises DeburrError: E206 before anything runs, if a pass needs data and there is none; E204 if a pass fails; E205 from
         `VerifyEach`; and what passes raise themselves. After an error the model may be half edited.
+
+    A pass that `keeps_best` survives one KeyboardInterrupt: it ends with its best model, `context.interrupted` names it, and
+    the pipeline goes on, because what follows (insert-qdq, …) may be what makes the model of use. A second one goes up.
     """
     _check_needs(pipeline, context)
     for instrument in instruments:
@@ -80,7 +83,7 @@ class _Runner:
         try:
             for instrument in self._instruments:
                 instrument.before_pass(step, context)
-            changed = run_pass(pass_, context)
+            changed = self._run_pass(step)
             for instrument in reversed(self._instruments):
                 instrument.after_pass(step, context, changed)
         except DeburrError as error:
@@ -89,9 +92,19 @@ class _Runner:
             raise
         return changed
 
+    def _run_pass(self, step: Step) -> bool:
+        context, before = self._context, self._context.interrupted
+        changed = run_pass(step.pass_, context)
+        if context.interrupted is not before:
+            for instrument in self._instruments:
+                instrument.interrupted(step, context)
+        return changed
+
 
 def run_pass(pass_: Pass, context: Context) -> bool:
     """Run one pass on every graph it is meant for; afterwards every value has its type again. True if something changed.
+
+    The first Ctrl-C during a pass that keeps its best ends that pass early, with a remark; any other goes up.
 
     :raises DeburrError: E204 for an exception that the pass did not mean to raise.
     """
@@ -104,6 +117,11 @@ def run_pass(pass_: Pass, context: Context) -> bool:
     try:
         for graph in _graphs(model, pass_):
             _run_on(graph, pass_, context)
+    except KeyboardInterrupt:
+        if not pass_.keeps_best or context.interrupted is not None:
+            raise
+        context.interrupted = pass_
+        context.remark("", "interrupted: it ended early with the best model so far")
     finally:
         context.running = None
     changed = context.model is not model or model.revision != before

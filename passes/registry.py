@@ -33,6 +33,8 @@ PASSES = {
     "remove-dead-code": "deburr.passes.clean.remove_dead_code:RemoveDeadCode",
     "raise-opset": "deburr.passes.clean.raise_opset:RaiseOpset",
     "prune-channels": "deburr.passes.prune.channels:PruneChannels",
+    "prune-gradually": "deburr.passes.prune.gradually:PruneGradually",
+    "prune-search": "deburr.passes.prune.search:PruneSearch",
     "cluster-weights": "deburr.passes.prune.cluster_weights:ClusterWeights",
     "prune-weights": "deburr.passes.prune.weights:PruneWeights",
     "store-weights": "deburr.passes.prune.store_weights:StoreWeights",

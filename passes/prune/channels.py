@@ -62,7 +62,7 @@ class PruneChannels(Pass):
         """:raises DeburrError: E203 for an option out of its range, or a pattern of `keep` that matches nothing; E206 if the
         criterion needs data and there is none, or the budget a target."""
         self._check()
-        analysis = context.analysis(self._analyze, graph)
+        analysis = context.analysis(self.analyze, graph)
         for frozen in analysis.frozen:
             context.remark(frozen.node or frozen.value, f"keeps axis {frozen.axis} of {frozen.value.name!r}: {frozen.reason}")
         analysis = leave_alone(analysis, self.keep, f"pass {self}")
@@ -70,7 +70,7 @@ class PruneChannels(Pass):
         self._prune(graph, analysis, scores, context)
 
     @property
-    def _analyze(self) -> ChannelAnalysis:
+    def analyze(self) -> ChannelAnalysis:
         return ChannelAnalysis(ChannelOptions(self.heads, self.lossy, self.groups))
 
     def _prune(self, graph: Graph, analysis: Channels, scores: Scores, context: Context) -> None:
@@ -81,7 +81,7 @@ class PruneChannels(Pass):
         scores = compare_within(analysis, scores, self.scope)
         limits = Limits(self.ratio, self.budget, self.round_to or context.lanes or _LANES, self.minimum)
         if self.budget == "latency":
-            wanted = choose_by_latency(analysis, self._analyze, scores, limits, context, where=f"pass {self}")
+            wanted = choose_by_latency(analysis, self.analyze, scores, limits, context, where=f"pass {self}")
         else:
             wanted = choose(analysis, ledger, scores, limits)
         keep, refused = analysis.repair(wanted, scores)

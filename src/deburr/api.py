@@ -56,6 +56,8 @@ def optimize(
         rounds, and a budget in latency is measured on it.
     :param remarks: a list that receives what the passes declined to do, and why.
     :raises DeburrError: E2xx for the pipeline, E3xx for the data, E401 for the target.
+    :raises KeyboardInterrupt: but the first Ctrl-C during a pass that keeps its best model (prune-gradually, prune-search) only
+        ends that pass: there is a remark, and the result's metadata `deburr.interrupted` names it.
     """
     from deburr.passes import manager
     from deburr.passes.core import Context
@@ -77,6 +79,8 @@ def optimize(
         context.remarks = remarks
     manager.run(parsed, context, instruments)
     _note_pipeline(context.model, parsed)
+    if context.interrupted is not None:
+        context.model.metadata["deburr.interrupted"] = context.interrupted.name
     return context.model
 
 

@@ -35,6 +35,7 @@ class OptimizeReport:
     bytes_before: int
     bytes_after: int
     remarks: tuple[Remark, ...]
+    interrupted: str = ""  # the pass that the user ended early
 
     columns = ("", "before", "after", "before / after")
 
@@ -48,15 +49,17 @@ class OptimizeReport:
             model=str(source), output=str(out), pipeline=str(pipeline), seed=seed,
             data=data.source if data else None, samples=len(data) if data else 0, synthetic=bool(data and data.synthetic),
             before=size(before), after=size(after), bytes_before=model_bytes(source), bytes_after=model_bytes(out),
-            remarks=tuple(remarks),
+            remarks=tuple(remarks), interrupted=after.metadata.get("deburr.interrupted", ""),
         )  # fmt: skip
 
     @property
     def warning(self) -> str:
         """What a reader must not overlook."""
-        return (
-            "calibrated on random data: the accuracy of this model means nothing until it is measured" if self.synthetic else ""
-        )
+        warnings = {
+            "calibrated on random data: the accuracy of this model means nothing until it is measured": self.synthetic,
+            f"{self.interrupted} was interrupted: this is the best model that it had found": self.interrupted,
+        }
+        return "; ".join(text for text, holds in warnings.items() if holds)
 
     @property
     def rows(self) -> list[tuple[str, ...]]:

@@ -15,12 +15,11 @@ from deburr.cli.compile import compile_model
 from deburr.cli.doctor import doctor
 from deburr.cli.inspect import inspect
 from deburr.cli.optimize import optimize
+from deburr.cli.output import INTERRUPTED
 from deburr.cli.passes import passes
 from deburr.cli.run import run
 from deburr.cli.targets import targets
 from deburr.ir.errors import DeburrError
-
-INTERRUPTED = 130  # as shells count a death by SIGINT
 
 # Plain help: rich's own costs more than the rest of `--help` together.
 app = typer.Typer(

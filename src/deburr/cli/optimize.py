@@ -55,7 +55,11 @@ def optimize(
         int | None, typer.Option("--bisect-limit", metavar="N", min=0, help="Run the first N steps only.")
     ] = None,
 ) -> None:
-    """Run passes over a model and write the model that comes out."""
+    """Run passes over a model and write the model that comes out.
+
+    Ctrl-C during prune-gradually or prune-search ends that pass with its best model so far, which is written; the exit status
+    is 130 all the same. A second Ctrl-C writes nothing.
+    """
     from deburr import api
     from deburr.passes.core import Remark
     from deburr.passes.pipeline import parse
@@ -96,6 +100,8 @@ def optimize(
     output.write_json(written.to_json(), json)
     if report is not None:
         written.write(report)
+    if written.interrupted:
+        raise typer.Exit(output.INTERRUPTED)
 
 
 def _samples(model: Model, data: Path | None, synthetic: int | None, seed: int) -> Samples | None:
@@ -116,7 +122,7 @@ def _instruments(
 ) -> list[Instrument]:
     from deburr.passes import instruments
 
-    chosen: list[Instrument] = []
+    chosen: list[Instrument] = [instruments.SayInterrupted()]
     chosen += [instruments.VerifyEach()] if verify_each else []
     chosen += [instruments.Timing()] if timing else []
     chosen += [instruments.Statistics()] if statistics else []

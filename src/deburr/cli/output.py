@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+INTERRUPTED = 130  # the exit status, as shells count a death by SIGINT
+
 
 def say(text: str) -> None:
     """A line on stderr: progress, timing, remarks."""
@@ -74,15 +76,45 @@ def quiet(path: Path | None) -> bool:
     return path is not None and str(path) == "-"
 
 
-def progress(items: Iterable[Any], total: int, description: str) -> Iterator[Any]:
-    """A progress bar on stderr where that is a terminal; the items alone where it is not."""
+def progress(items: Iterable[Any], total: int, description: str | Callable[[], str]) -> Iterator[Any]:
+    """A progress bar on stderr where that is a terminal; elsewhere a line after each item for a description that changes.
+
+    A bar inside the loop of another one stands below it.
+    """
     if not sys.stderr.isatty():
-        yield from items
+        for item in items:
+            yield item
+            if callable(description):
+                say(description())
+        return
+    with _bars() as bars:
+        task = bars.add_task(description() if callable(description) else description, total=total)
+        try:
+            for item in items:
+                yield item
+                bars.update(task, advance=1, description=description() if callable(description) else description)
+        finally:
+            bars.remove_task(task)
+
+
+_running: list[Any] = []  # the display that stands on the terminal: there can be one only
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator[Any]:
+    """The display that stands already, or a new one."""
+    if _running:
+        yield _running[0]
         return
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
-    yield from track(items, description, total, console=Console(stderr=True), transient=True)
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        _running.append(bars)
+        try:
+            yield bars
+        finally:
+            _running.clear()
 
 
 @contextlib.contextmanager
