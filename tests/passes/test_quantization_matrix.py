@@ -1,0 +1,70 @@
+"""Every case of the quantization matrix: valid, near the float model in ONNX Runtime with and without its optimizations."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from models import Builder, residual_block
+
+from deburr.ir.errors import DeburrError
+from deburr.ir.onnx_writer import to_proto
+
+from .quantization_matrix import CASES, calibration
+from .quantizing import optimized, outputs, sqnr
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_case(name: str) -> None:
+    case = CASES[name]
+    proto = case.make()
+    data = calibration(proto)
+    result = to_proto(optimized(proto, case.pipeline, data=data).model)
+    onnx.checker.check_model(result, full_check=True)
+    onnx.shape_inference.infer_shapes(result, check_type=True, strict_mode=True, data_prop=True)
+    assert case.holds(result), case.expects
+    exact = outputs(proto, data)
+    for optimize in (False, True):
+        for wanted, given in zip(exact, outputs(result, data, optimize=optimize), strict=True):
+            assert np.isfinite(given).all()
+            assert sqnr(wanted, given) > case.least
+
+
+@pytest.mark.parametrize("number", [np.inf, np.nan])
+def test_what_is_not_finite_in_calibration_is_named(number: float) -> None:
+    proto = residual_block()
+    data = calibration(proto)
+    data["x"][3, 1, 2, 2] = number
+    with pytest.raises(DeburrError) as caught:
+        optimized(proto, "clean,quantize", data=data)
+    assert caught.value.code in ("E303", "E304")
+    assert "NaN or infinity" in str(caught.value)
+    assert "'x'" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_more_than_two_gigabytes(tmp_path) -> None:
+    """Float weights beyond what one protobuf holds come in and go out as external data; the integers fit in a file again."""
+    import deburr
+
+    width, source, target = 17408, tmp_path / "large.onnx", tmp_path / "small.onnx"
+    builder = Builder()
+    weights = np.resize(np.linspace(-0.03, 0.03, 9973, dtype=np.float32), (width, width))
+    hidden = builder.node("MatMul", ["x", builder.constant(weights[:, : width // 2 + 512])])
+    builder.node("MatMul", [hidden, builder.constant(weights[: width // 2 + 512])], "y")
+    graph = onnx.helper.make_graph(
+        builder.nodes, "large",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", width])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", width])], builder.initializers,
+    )  # fmt: skip
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    del builder, weights
+    onnx.save(proto, str(source), save_as_external_data=True, location="large.data")
+    del graph, proto
+    model = deburr.load(source)
+    data = {"x": np.random.default_rng(0).standard_normal((4, width)).astype(np.float32)}
+    small = deburr.optimize(model, "quantize{rounding=nearest,observer=minmax}", data=data, seed=0)
+    deburr.save(small, target)
+    assert sum(path.stat().st_size for path in tmp_path.glob("large.*")) > 2**31
+    assert sum(path.stat().st_size for path in tmp_path.glob("small*")) < 2**30
+    assert sqnr(deburr.run(source, data)["y"], deburr.run(target, data)["y"]) > 25
