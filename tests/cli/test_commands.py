@@ -142,3 +142,11 @@ def test_doctor_compares_versions_with_the_pins(monkeypatch: pytest.MonkeyPatch)
     assert found["apache-tvm"].is_failure
     assert found["onnx"].found == "missing: pip install 'onnx>=1.21'"
     assert not found["numpy"].is_failure
+
+
+@pytest.mark.parametrize("dialect", ["tensorrt", "openvino", "qnn"])
+def test_a_dialect_end_to_end(folder: Path, dialect: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call(f"optimize m.onnx -o x.onnx -p clean,quantize{{dialect={dialect}}} --data c.npz") == 0
+    assert {node.op_type for node in onnx.load("x.onnx").graph.node} >= {"QuantizeLinear", "DequantizeLinear"}
+    assert call("compare m.onnx x.onnx --data c.npz --json k.json") == 0
+    assert json.loads(Path("k.json").read_text())["outputs"][0]["sqnr_db"] > 25

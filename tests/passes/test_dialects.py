@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -153,6 +155,21 @@ class TestOpenVino:
             assert [model.made_by(source) for source in node.input[:2]] == ["DequantizeLinear"] * 2
             assert all(model.made_by(bias) == "constant" for bias in node.input[2:])
         assert not model.of("Relu", "Clip")
+
+
+@pytest.mark.parametrize("dialect", ["openvino", "ort"])
+@pytest.mark.parametrize("name", ["resnet", "mobilenet"])
+def test_openvino_computes_every_layer_on_integers(name: str, dialect: str, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    proto, result = MODELS[name](), Emitted(MODELS[name](), dialect).proto
+    onnx.save(result, tmp_path / "model.onnx")
+    compiled = openvino.Core().compile_model(tmp_path / "model.onnx", "CPU")
+    facts = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    layers = [fact["runtimePrecision"] for fact in facts if fact["layerType"] in ("Convolution", "FullyConnected")]
+    assert len(layers) == sum(ops(proto)[op] for op in WEIGHTED)
+    assert set(layers) <= {"u8", "i8"}
+    data = samples(proto, 4)
+    assert sqnr(outputs(proto, data)[0], compiled(data)[0]) > 20
 
 
 class TestQnn:

@@ -47,22 +47,21 @@ def test_more_than_two_gigabytes(tmp_path) -> None:
     """Float weights beyond what one protobuf holds come in and go out as external data; the integers fit in a file again."""
     import deburr
 
-    width, source, target = 17408, tmp_path / "large.onnx", tmp_path / "small.onnx"
-    builder = Builder()
-    weights = np.resize(np.linspace(-0.03, 0.03, 9973, dtype=np.float32), (width, width))
-    hidden = builder.node("MatMul", ["x", builder.constant(weights[:, : width // 2 + 512])])
-    builder.node("MatMul", [hidden, builder.constant(weights[: width // 2 + 512])], "y")
+    width, inner, source, target = 17408, 16384, tmp_path / "large.onnx", tmp_path / "small.onnx"
+    builder, random = Builder(), np.random.default_rng(0)
+    first, second = (builder.constant(random.standard_normal(shape, np.float32)) for shape in ((width, inner), (inner, width)))
+    builder.node("MatMul", [builder.node("MatMul", ["x", first]), second], "y")
     graph = onnx.helper.make_graph(
         builder.nodes, "large",
         [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", width])],
         [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", width])], builder.initializers,
     )  # fmt: skip
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-    del builder, weights
+    del builder
     onnx.save(proto, str(source), save_as_external_data=True, location="large.data")
     del graph, proto
     model = deburr.load(source)
-    data = {"x": np.random.default_rng(0).standard_normal((4, width)).astype(np.float32)}
+    data = {"x": random.standard_normal((4, width), np.float32)}
     small = deburr.optimize(model, "quantize{rounding=nearest,observer=minmax}", data=data, seed=0)
     deburr.save(small, target)
     assert sum(path.stat().st_size for path in tmp_path.glob("large.*")) > 2**31
