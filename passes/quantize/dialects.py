@@ -37,6 +37,7 @@ class Dialect:
         where a weighted one does; what then nobody reads is taken back.
     :param fuses_sums: the convolution in front of an Add hands its sum over in float, with no quantizer between them; the other
         addend is quantized.
+    :param products: a MatMul of two activations computes on integers, whatever gives them.
     :param one_scale: operators whose inputs and output all share one scale.
     :param per_tensor: weighted operators that take one scale for all their weights.
     :param everywhere: integers begin at the inputs of the model, not at the first weighted operator, and constants that
@@ -51,6 +52,7 @@ class Dialect:
     float_bias: bool = False
     spreads: bool = False
     fuses_sums: bool = False
+    products: bool = False
     one_scale: frozenset[str] = frozenset()
     per_tensor: frozenset[str] = frozenset()
     everywhere: bool = False
@@ -93,6 +95,7 @@ TENSORRT = Dialect(
     float_bias=True,
     spreads=True,
     fuses_sums=True,
+    products=True,
     one_scale=frozenset({"Concat"}),
 )
 
@@ -108,6 +111,7 @@ OPENVINO = Dialect(
     float_bias=True,
     spreads=True,
     fuses_sums=True,
+    products=True,
     one_scale=frozenset({"Concat"}),
 )
 
@@ -133,6 +137,7 @@ QNN = Dialect(
     ),
     float_output=frozenset(),
     activations=(DType.UINT8, DType.INT8),
+    products=True,
     per_tensor=frozenset({"Gemm", "MatMul"}),
     everywhere=True,
 )

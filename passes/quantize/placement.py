@@ -15,7 +15,7 @@ from deburr.ir.node import Node
 from deburr.ir.types import DType
 from deburr.ir.value import Value
 from deburr.passes.quantize.dialects import Dialect, Role
-from deburr.passes.quantize.weighted import refusal
+from deburr.passes.quantize.weighted import is_product, refusal
 
 QUANTIZED_OPS = frozenset(
     ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QGemm")
@@ -96,6 +96,10 @@ class _Placer:
         return self.found
 
     def _weighted(self, node: Node) -> None:
+        if self.dialect.products and is_product(node):
+            self.found.nodes[node] = Role.ARITHMETIC
+            self._wanted.update(node.input(index) for index in (0, 1))
+            return
         reason = refusal(node)
         if reason:
             self.found.refused[node] = reason

@@ -143,6 +143,21 @@ def test_outputs_of_weighted_layers_in_front_of_float_operators_stay_float(diale
     assert len(model.of("QuantizeLinear")) == 2
 
 
+@pytest.mark.parametrize("dialect", ["tensorrt", "openvino", "qnn"])
+def test_products_of_activations_read_integers(dialect: str) -> None:
+    """Attention: its two products of activations too, with softmax in float between them."""
+    builder = Builder()
+    query, key, value = (builder.node("MatMul", ["x", builder.weight(16, 16, scale=0.25)]) for _ in range(3))
+    scores = builder.node("MatMul", [query, builder.node("Transpose", [key], perm=[0, 2, 1])])
+    mixed = builder.node("MatMul", [builder.node("Softmax", [scores], axis=-1), value])
+    builder.node("MatMul", [mixed, builder.weight(16, 16, scale=0.25)], "y")
+    proto = builder.model({"x": ["n", 6, 16]}, {"y": ["n", 6, 16]})
+    model = Emitted(proto, dialect)
+    assert {model.made_by(source) for node in model.of("MatMul") for source in node.input} == {"DequantizeLinear"}
+    assert model.made_by(model.of("Softmax")[0].input[0]) == ("MatMul" if dialect != "qnn" else "DequantizeLinear")
+    assert quality(proto, model.proto) > 25
+
+
 class TestOpenVino:
     """OpenVINO documentation, "Low Precision Transformations"."""
 
