@@ -56,7 +56,7 @@ class ScaleWeights(Pass):
             _multiply_factors(node)
             _bias_as_row(node)
         for weights, users in _users(nodes, dialect).items():
-            graph.set_qparams(weights, _scale(weights, users, self._dtype(weights, users[0]), dialect))
+            graph.set_qparams(weights, scale_weight(weights, users, self._dtype(weights, users[0]), dialect))
 
     def _dtype(self, weights: Value, user: Node) -> DType:
         assert weights.constant is not None
@@ -109,7 +109,11 @@ def _clone(weights: Value, node: Node) -> Value:
     return node.owner.add_constant(weights.constant, weights.name)
 
 
-def _scale(weights: Value, users: list[Node], dtype: DType, dialect: Dialect) -> QParams:
+def scale_weight(weights: Value, users: list[Node], dtype: DType, dialect: Dialect) -> QParams:
+    """How the weights of these nodes, of the given type, become integers.
+
+    :raises DeburrError: E304 for weights or biases that are NaN or infinite.
+    """
     axis = _axis(users[0], dialect)
     array = np.asarray(weights.array, np.float32)
     if not np.isfinite(array).all():
