@@ -4,8 +4,9 @@
 
 The cases are those of tests/passes/quantization_matrix.py. Both see the same seeded normal data and give QDQ models with scales
 for each channel of the weights; ONNX Runtime's quantize_static is otherwise asked for its defaults, after its own
-quant_pre_process. SQNR is the least of all outputs in decibels, in ONNX Runtime without its optimizations. `holds` is the
-case's own condition, on the operators and tensors of the emitted model.
+quant_pre_process. SQNR is the least of all outputs in decibels, in ONNX Runtime with and without its optimizations. "holds" is
+the case's own condition, on the operators and tensors of the emitted model; "otherwise" is a model that is as near, built in
+another way.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from passes.quantization_matrix import CASES, Case, calibration
 from passes.quantizing import optimized, outputs, sqnr
 
+from deburr.ir.errors import DeburrError
 from deburr.ir.onnx_writer import to_proto
 
 COLUMNS = {"case": "", "expects": "", "onnxruntime": "", "onnxruntime_db": ".1f", "deburr": "", "deburr_db": ".1f"}
@@ -66,30 +68,35 @@ def verdict(case: Case, proto: onnx.ModelProto, result: onnx.ModelProto) -> tupl
     data = calibration(proto)
     try:
         onnx.checker.check_model(result, full_check=True)
-        found = outputs(result, data)
+        found = [*outputs(result, data), *outputs(result, data, optimize=True)]
     except Exception as error:  # whatever the checker or the runtime raise is the finding
         return f"invalid: {one_line(error)}", None
-    exact = outputs(proto, data)
-    least = min(sqnr(wanted, given) for wanted, given in zip(exact, found, strict=True))
     if not all(np.isfinite(given).all() for given in found):
         return "not finite", None
-    return "holds" if case.holds(result) and least > case.least else "misses" if not case.holds(result) else "inaccurate", least
+    exact = outputs(proto, data)
+    least = min(sqnr(wanted, given) for wanted, given in zip([*exact, *exact], found, strict=True))
+    if least <= case.least:
+        return "inaccurate", least
+    return "holds" if case.holds(result) else "otherwise", least
 
 
 def one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:110].replace("|", "/")
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:80].replace("|", "/")
 
 
 def row(name: str) -> dict[str, Any]:
     """The findings of one case."""
     case = CASES[name]
     proto = case.make()
-    data = calibration(proto)
+    data = case.spoiled(calibration(proto))
     try:
         theirs, their_sqnr = verdict(case, proto, peer(proto, data, case.peer))
     except Exception as error:  # a quantizer may fail in any way
         theirs, their_sqnr = one_line(error), None
-    ours, our_sqnr = verdict(case, proto, to_proto(optimized(proto, case.pipeline, data=data).model))
+    try:
+        ours, our_sqnr = verdict(case, proto, to_proto(optimized(proto, case.pipeline, data=data).model))
+    except DeburrError as error:
+        ours, our_sqnr = f"{'holds' if case.spoil else 'fails'}: {error}"[:80], None
     return {
         "case": name, "expects": case.expects, "onnxruntime": theirs, "onnxruntime_db": their_sqnr,
         "deburr": ours, "deburr_db": our_sqnr,
@@ -104,7 +111,8 @@ def main() -> None:
     onnxruntime.set_default_logger_severity(4)
     rows = [row(name) for name in CASES]
     print(table(COLUMNS, rows))
-    print(f"\nONNX Runtime {onnxruntime.__version__}; {sum(one['deburr'] == 'holds' for one in rows)} of {len(rows)} hold.")
+    holding = sum(one["deburr"].startswith("holds") for one in rows)
+    print(f"\nONNX Runtime {onnxruntime.__version__}; {holding} of {len(rows)} hold.")
     if given.json:
         write_json(given.json, {"onnxruntime": onnxruntime.__version__, "rows": rows})
 

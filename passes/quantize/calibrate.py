@@ -31,7 +31,7 @@ class Calibrate(Pass):
     :param observer: how a range is read off the data: minmax, percentile, mse, or a plugin's.
     :param percentile: of the elements, what the range holds on each side (observer percentile).
     :param activations: u8 or s8, as far as the dialect has them; auto is the one that it prefers.
-    :param dialect: the back end that decides which activations these are.
+    :param dialect: the back end that decides which activations these are: ort, tensorrt, openvino or qnn.
     """
 
     name: ClassVar[str] = "calibrate"

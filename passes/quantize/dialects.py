@@ -117,7 +117,7 @@ OPENVINO = Dialect(
 
 # ONNX Runtime documentation, "QNN Execution Provider", and its get_qnn_qdq_config: the HTP takes a graph that is quantized
 # throughout, every input, output and constant of it; u8 activations; scales per channel for Conv and ConvTranspose only.
-# Sigmoid and the like read and give integers as a table would.
+# Softmax, GELU and the like read and give integers as a table would.
 QNN = Dialect(
     "qnn",
     _roles(
@@ -126,12 +126,14 @@ QNN = Dialect(
         "Concat",
         "Div",
         "Elu",
+        "Gelu",
         "GlobalAveragePool",
         "HardSigmoid",
         "HardSwish",
         "LeakyRelu",
         "Mul",
         "Sigmoid",
+        "Softmax",
         "Sub",
         "Tanh",
     ),

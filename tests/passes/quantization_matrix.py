@@ -21,6 +21,7 @@ class Case:
     """A model, how it is quantized, and what must hold of the emitted model.
 
     :param least: SQNR in decibels that every output reaches on the calibration data.
+    :param spoil: a number put into the calibration data, which must then be refused.
     :param peer: options of ONNX Runtime's quantize_static that ask it for the same.
     """
 
@@ -29,7 +30,13 @@ class Case:
     holds: Callable[[Model], bool]
     least: float = 25
     pipeline: str = "clean,quantize{rounding=nearest}"
+    spoil: float | None = None
     peer: Mapping[str, object] = field(default_factory=dict)
+
+    def spoiled(self, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self.spoil is not None:
+            next(iter(data.values())).flat[100] = self.spoil
+        return data
 
 
 def _between(op: str, *constants: float, opset: int = 17) -> Model:
@@ -177,6 +184,10 @@ def _always(_: Model) -> bool:
     return True
 
 
+def _never(_: Model) -> bool:
+    return False
+
+
 def _domains(proto: Model) -> set[str]:
     return {node.domain for node in proto.graph.node}
 
@@ -238,6 +249,8 @@ CASES: dict[str, Case] = {
         lambda: quantized(residual_block(), "clean,quantize{rounding=nearest}"), "nothing is quantized twice",
         lambda proto: ops(proto) == ops(quantized(residual_block(), "clean,quantize{rounding=nearest}")), pipeline="quantize",
     ),
+    "infinity in data": Case(residual_block, "refused, by name", _never, spoil=np.inf),
+    "not a number in data": Case(residual_block, "refused, by name", _never, spoil=np.nan),
     "dead channel": Case(_dead_channel, "finite, in range", _scales_of("Conv", 1)),
     "huge bias": Case(_huge_bias, "scale of weights raised", _scales_of("Conv", 1)),
     "transposed, groups": Case(_transposed, "scales along axis 1", _scales_of("ConvTranspose", 1)),
