@@ -11,8 +11,10 @@ from models import Builder, concat_branches, samples
 from onnx.reference import ReferenceEvaluator
 
 from deburr.ir.errors import DeburrError
+from deburr.ir.onnx_writer import to_proto
 from deburr.passes.quantize.dialects import DIALECTS
 
+from .matrix import FROZEN, PRUNABLE, case
 from .quantizing import mobilenet, ops, optimized, outputs, quality, quantized, resnet, sqnr
 
 MODELS = {"resnet": resnet, "mobilenet": mobilenet, "concat": concat_branches}
@@ -232,3 +234,18 @@ def test_what_a_dialect_does_not_have(options: str, message: str) -> None:
     with pytest.raises(DeburrError) as caught:
         optimized(mobilenet(), f"quantize{{{options}}}")
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", sorted({*PRUNABLE, *FROZEN}))
+def test_every_wiring_of_the_pruning_matrix(name: str) -> None:
+    """Valid, near the float model, and left alone by a second run, in every dialect."""
+    proto = case(name)
+    data = samples(proto, 8)
+    for dialect in DIALECTS:
+        pipeline = f"clean,quantize{{dialect={dialect},rounding=nearest,observer=minmax}}"
+        context = optimized(proto, pipeline, data=data)
+        result = to_proto(context.model)
+        onnx.checker.check_model(result, full_check=True)
+        for wanted, given in zip(outputs(proto, data), outputs(result, data), strict=True):
+            assert sqnr(wanted, given) > 18
+        assert ops(optimized(result, f"quantize{{dialect={dialect}}}", data=data).model) == ops(context.model)
