@@ -149,13 +149,11 @@ class _Inserter:
     def _constant(self, value: Value, qparams: QParams, readers: list[Use]) -> None:
         """A constant that arithmetic reads, as integers in the file."""
         integers = quantize(np.asarray(value.array, np.float32), qparams)
-        dequantized = self.emitter.dequantized(value, integers, qparams, min((use.node for use in readers), key=self._position))
+        first = min((use.node for use in readers), key=self._order.__getitem__)
+        dequantized = self.emitter.dequantized(value, integers, qparams, first)
         for use in readers:
             use.node.set_input(use.index, dequantized)
         self.emitter.drop(value, dequantized)
-
-    def _position(self, node: Node) -> int:
-        return self._order[node]
 
     def _weight(self, node: Node) -> None:
         weights = node.input(1)
