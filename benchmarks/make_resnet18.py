@@ -35,13 +35,15 @@ class Network:
         self.weights.append(numpy_helper.from_array(array.astype(np.float32), name))
         return name
 
-    def conv_norm(self, x: str, name: str, channels: tuple[int, int], kernel: int, stride: int) -> str:
+    def conv_norm(self, x: str, name: str, channels: tuple[int, int], kernel: int, stride: int, *, group: int = 1) -> str:
         """Convolution and BatchNormalization; folded, the statistics are in the weights."""
-        inputs, outputs = channels
+        inputs, outputs = channels[0] // group, channels[1]
         weight = self.random.standard_normal((outputs, inputs, kernel, kernel)) * (2 / (inputs * kernel * kernel)) ** 0.5
         scale, shift = self.random.uniform(0.4, 0.8, outputs), self.random.normal(0, 0.1, outputs)
         mean, variance = self.random.normal(0, 0.1, outputs), self.random.uniform(0.8, 1.2, outputs)
-        window = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
+        window: dict[str, object] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4} | (
+            {"group": group} if group > 1 else {}
+        )
         if self.fold:
             factor = scale / np.sqrt(variance + EPSILON)
             parts = [self.weight(weight * factor[:, None, None, None], f"{name}.weight")]
@@ -60,6 +62,19 @@ class Network:
             x = self.conv_norm(x, f"{name}.shortcut", channels, 1, stride)
         return self.node("Relu", [self.node("Add", [y, x], f"{name}.add")], f"{name}.relu2")
 
+    def classify(self, x: str, name: str, channels: int, size: int) -> onnx.ModelProto:
+        """The model, with pooling and a linear layer to 1000 classes behind `x`."""
+        x = self.node("Flatten", [self.node("GlobalAveragePool", [x], "pool")], "flat")
+        weight = self.weight(self.random.standard_normal((1000, channels)) * channels**-0.5, "head.weight")
+        self.node("Gemm", [x, weight, self.weight(np.zeros(1000), "head.bias")], "logits", transB=1)
+        graph = helper.make_graph(
+            self.nodes, name, [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, size, size])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 1000])], self.weights,
+        )  # fmt: skip
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
 
 def resnet18(seed: int = 0, size: int = 224, fold: bool = False) -> onnx.ModelProto:
     """The model: "image" float [batch, 3, size, size] -> "logits" float [batch, 1000]."""
@@ -71,16 +86,7 @@ def resnet18(seed: int = 0, size: int = 224, fold: bool = False) -> onnx.ModelPr
         for index in range(2):
             x = net.block(x, f"stage{stage}.{index}", (channels, width), 2 if stage and not index else 1)
             channels = width
-    x = net.node("Flatten", [net.node("GlobalAveragePool", [x], "pool")], "flat")
-    weight = net.weight(net.random.standard_normal((1000, 512)) * 512**-0.5, "head.weight")
-    net.node("Gemm", [x, weight, net.weight(np.zeros(1000), "head.bias")], "logits", transB=1)
-    graph = helper.make_graph(
-        net.nodes, "resnet18", [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, size, size])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 1000])], net.weights,
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    return net.classify(x, "resnet18", channels, size)
 
 
 def images(count: int, size: int = 224, seed: int = 1) -> np.ndarray:

@@ -39,6 +39,12 @@ def symmetric(magnitude: npt.NDArray[np.float32], dtype: DType, axis: int | None
     return QParams(_scale(magnitude.astype(np.float64) / limits(dtype)[1]), np.zeros(magnitude.shape, np.int32), dtype, axis)
 
 
+def signed(low: float, high: float, dtype: DType) -> QParams:
+    """Per tensor and symmetric, covering ``[low, high]`` and as much on the other side of zero."""
+    magnitude = max(abs(low), abs(high))
+    return symmetric(np.asarray(magnitude if magnitude > 0 else 1.0, np.float32), dtype, None)
+
+
 def quantize(x: npt.NDArray[np.float32], qparams: QParams) -> Array:
     """The integers that stand for `x`, of the numpy type of ``qparams.dtype``, same shape.
 

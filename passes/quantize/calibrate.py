@@ -12,7 +12,7 @@ from deburr.ir.value import Value
 from deburr.passes import registry
 from deburr.passes.core import Context, Pass
 from deburr.passes.linear.activations import activations
-from deburr.passes.quantize.arithmetic import affine
+from deburr.passes.quantize.arithmetic import affine, signed
 from deburr.passes.quantize.dialects import Dialect, find_dialect
 from deburr.passes.quantize.observers import Observer, ObserverSettings
 from deburr.passes.quantize.placement import is_quantized, place
@@ -24,13 +24,14 @@ ACTIVATION_TYPES = {"u8": DType.UINT8, "s8": DType.INT8}
 class Calibrate(Pass):
     """Measure the range of every activation that is to become integers, and note scale and zero point on it.
 
-    Scales are per tensor and affine: zero is exact, and where nothing is negative the zero point is the smallest integer. The
-    model still computes in float: `insert-qdq` emits what is noted here.
+    Scales are per tensor and affine: zero is exact, and where nothing is negative the zero point is the smallest integer; where
+    the dialect has it so they are symmetric, with zero point 0. The model still computes in float: `insert-qdq` emits what is
+    noted here.
 
     :param observer: how a range is read off the data: minmax, percentile, mse, or a plugin's.
     :param percentile: of the elements, what the range holds on each side (observer percentile).
-    :param activations: u8 or s8, as far as the dialect has them.
-    :param dialect: the back end that decides which activations these are.
+    :param activations: u8 or s8, as far as the dialect has them; auto is the one that it prefers.
+    :param dialect: the back end that decides which activations these are: ort, tensorrt, openvino or qnn.
     """
 
     name: ClassVar[str] = "calibrate"
@@ -39,7 +40,7 @@ class Calibrate(Pass):
 
     observer: str = "mse"
     percentile: float = 99.999
-    activations: Literal["u8", "s8"] = "u8"
+    activations: Literal["auto", "u8", "s8"] = "auto"
     dialect: str = "ort"
 
     def run(self, graph: Graph, context: Context) -> None:
@@ -47,16 +48,24 @@ class Calibrate(Pass):
         :raises DeburrError: E203 for an unknown observer, dialect or type or a percentile outside (50, 100], and what
             `linear.activations` raises.
         """
-        dialect, dtype = find_dialect(self.dialect), ACTIVATION_TYPES[self.activations]
+        dialect = find_dialect(self.dialect)
+        dtype = dialect.activations[0] if self.activations == "auto" else ACTIVATION_TYPES[self.activations]
         self._check(dialect, dtype)
         if is_quantized(graph):
             context.remark(graph.name, "the model is quantized already")
             return
         placement = place(graph, dialect)
         observers = self._observe(placement.observed, context)
-        measured = {value: affine(*observer.range(), dtype) for value, observer in observers.items()}
+        ranges = {value: observer.range() for value, observer in observers.items()}
+        ranges |= {value: _extremes(value) for value in placement.constants}
+        shared: dict[Value, tuple[float, float]] = {}
+        for value, (low, high) in ranges.items():
+            lowest, highest = shared.get(placement.values[value], (0.0, 0.0))
+            shared[placement.values[value]] = min(low, lowest), max(high, highest)
         for value, source in placement.values.items():
-            graph.set_qparams(value, measured[source])
+            low, high = shared[source]
+            symmetric = dialect.symmetric
+            graph.set_qparams(value, signed(low, high, dtype) if symmetric else affine(low, high, dtype))
 
     def _check(self, dialect: Dialect, dtype: DType) -> None:
         if not 50 < self.percentile <= 100:
@@ -75,3 +84,8 @@ class Calibrate(Pass):
                 for value, array in batch.items():
                     observers[value].update(array)
         return observers
+
+
+def _extremes(constant: Value) -> tuple[float, float]:
+    array = constant.array
+    return (float(array.min()), float(array.max())) if array is not None and array.size else (0.0, 0.0)

@@ -11,12 +11,12 @@ from deburr.ir.graph import Graph
 from deburr.ir.node import Node
 from deburr.ir.opset import raise_opset
 from deburr.ir.types import DType, QParams
-from deburr.ir.value import Value
+from deburr.ir.value import Use, Value
 from deburr.passes.core import Context, Pass
 from deburr.passes.quantize.arithmetic import limits, quantize
 from deburr.passes.quantize.dialects import Dialect, Role, find_dialect
 from deburr.passes.quantize.emitter import Emitter
-from deburr.passes.quantize.placement import Placement, clamp_bounds, data_inputs, is_quantized, place
+from deburr.passes.quantize.placement import Placement, clamp_bounds, is_quantized, place
 from deburr.passes.quantize.weighted import bias_of, spread
 
 FOUR_BITS = 21  # the opset whose DequantizeLinear reads them
@@ -48,7 +48,7 @@ class InsertQdq(Pass):
         placement = place(graph, dialect)
         integer = _integer_nodes(placement, dialect)
         _explain(graph, placement, integer, dialect, context)
-        _Inserter(graph, placement, integer, context).run()
+        _Inserter(graph, placement, integer, dialect, context).run()
         for value in graph.values:
             graph.set_qparams(value, None)
 
@@ -63,14 +63,15 @@ def _integer_nodes(placement: Placement, dialect: Dialect) -> dict[Node, Role]:
 
 
 def _is_ready(node: Node, role: Role, placement: Placement, dialect: Dialect) -> bool:
-    given = [_settled(value, placement) for value in node.outputs if value is not None]
-    may_be_float = role is Role.WEIGHTED and node.op in dialect.float_output
-    needed = [*data_inputs(node, role), *(value for value in given if not may_be_float or value in placement.values)]
+    settled = [_settled(value, placement) for value in node.outputs if value is not None]
+    given = [value for value in settled if value in placement.values]
+    needed = [*placement.sources(node), *given]
     if role is Role.WEIGHTED:
         needed.append(node.input(1))
     if any(value.qparams is None for value in needed):
         return False
-    return role is not Role.MOVEMENT or all(value.qparams == node.input(0).qparams for value in given)
+    is_shared = role is Role.MOVEMENT or node.op in dialect.one_scale
+    return not is_shared or all(value.qparams == needed[0].qparams for value in needed)
 
 
 def _settled(value: Value, placement: Placement) -> Value:
@@ -99,14 +100,17 @@ def _gives_float(node: Node) -> bool:
 
 
 class _Inserter:
-    def __init__(self, graph: Graph, placement: Placement, integer: dict[Node, Role], context: Context) -> None:
-        self.graph, self.placement, self.integer, self.context = graph, placement, integer, context
+    def __init__(
+        self, graph: Graph, placement: Placement, integer: dict[Node, Role], dialect: Dialect, context: Context
+    ) -> None:
+        self.graph, self.placement, self.integer, self.dialect, self.context = graph, placement, integer, dialect, context
         self.emitter = Emitter(graph)
         self._weights: dict[Value, Value] = {}
+        self._order = {node: index for index, node in enumerate(graph.nodes)}
 
     def run(self) -> None:
         for node, role in self.integer.items():
-            if role is Role.WEIGHTED:
+            if role is Role.WEIGHTED and not self.dialect.float_bias:
                 self._bias(node)
         for node, role in self.integer.items():
             if role is Role.WEIGHTED:
@@ -115,13 +119,15 @@ class _Inserter:
             readers = [use for use in value.uses if use.node in self.integer and self._reads_data(use.node, value)]
             if value.qparams is None or not (readers or self._is_given(value)):
                 continue
-            if self._is_given(value):
+            if value.is_constant:
+                self._constant(value, value.qparams, readers)
+            elif self._is_given(value):
                 self._given(value, value.qparams)
             else:
                 self.emitter.quantize_for(value, value.qparams, readers)
 
     def _reads_data(self, node: Node, value: Value) -> bool:
-        return any(data is value for data in data_inputs(node, self.integer[node]))
+        return any(source is value for source in self.placement.sources(node))
 
     def _is_given(self, value: Value) -> bool:
         """Whether an integer node computes this value, itself or through activation functions."""
@@ -136,9 +142,18 @@ class _Inserter:
         while source.producer in self.placement.clamps and _is_redundant(source.producer, qparams):
             source = self.placement.clamps[source.producer]
         clamp = source.producer
-        if clamp in self.placement.clamps and clamp is not None:
+        if clamp in self.placement.clamps and clamp is not None and not self.dialect.symmetric:
             self.context.remark(clamp, "kept: the quantizer behind it clamps otherwise")
         self.emitter.replace(value, source, qparams)
+
+    def _constant(self, value: Value, qparams: QParams, readers: list[Use]) -> None:
+        """A constant that arithmetic reads, as integers in the file."""
+        integers = quantize(np.asarray(value.array, np.float32), qparams)
+        first = min((use.node for use in readers), key=self._order.__getitem__)
+        dequantized = self.emitter.dequantized(value, integers, qparams, first)
+        for use in readers:
+            use.node.set_input(use.index, dequantized)
+        self.emitter.drop(value, dequantized)
 
     def _weight(self, node: Node) -> None:
         weights = node.input(1)

@@ -14,6 +14,7 @@ from deburr.ir.node import Node
 from deburr.ir.types import DType, QParams
 from deburr.passes.core import Context, Pass
 from deburr.passes.quantize.arithmetic import round_trip
+from deburr.passes.quantize.dialects import find_dialect
 from deburr.passes.quantize.placement import is_quantized
 from deburr.passes.quantize.probe import Probe
 from deburr.passes.quantize.scale_weights import scale_weight
@@ -84,13 +85,13 @@ class MixedPrecision(Pass):
         """What each layer may become, the smallest first."""
         if context.data is None:
             raise DeburrError("E206", "mixed-precision needs calibration data", hint="give --data FILE.npz")
-        probe = Probe(context.model, context.data.take(self.samples))
+        probe, dialect = Probe(context.model, context.data.take(self.samples)), find_dialect(self.dialect)
         found = {}
         for node in context.progress(layers, len(layers), "measuring sensitivity"):
             weights = node.input(1)
             array = np.asarray(weights.array, np.float32)
             held = [weights.qparams] if self._is_kept(node) else [
-                scale_weight(weights, [node], _BITS[width]) if width != FLOAT else None for width in self.widths
+                scale_weight(weights, [node], _BITS[width], dialect) if width != FLOAT else None for width in self.widths
             ]  # fmt: skip
             rounded = {str(i): (None, round_trip(array, scheme)) for i, scheme in enumerate(held) if scheme is not None}
             outputs = probe.run(node, rounded) if len(held) > 1 else {}

@@ -15,7 +15,7 @@ from deburr.ir.node import Node
 from deburr.ir.types import DType
 from deburr.ir.value import Value
 from deburr.passes.quantize.dialects import Dialect, Role
-from deburr.passes.quantize.weighted import refusal
+from deburr.passes.quantize.weighted import is_product, refusal
 
 QUANTIZED_OPS = frozenset(
     ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QGemm")
@@ -26,24 +26,34 @@ QUANTIZED_OPS = frozenset(
 class Placement:
     """The nodes that compute on integers, and the values between them.
 
-    `values`: every activation that is to be quantized, in graph order, with the value whose parameters it takes (itself
-    where it is observed). `clamps`: an activation function -> the value in front of it, which gets no quantizer of its own.
-    `refused`: nodes that could have been quantized, with the reason.
+    `values`: everything but weights that is to be quantized, in graph order, with the value whose parameters it takes.
+    `clamps`: an activation function -> the value in front of it, which gets no quantizer of its own. `addends`: an Add -> the
+    value that a convolution hands over in float. `refused`: nodes that could have been quantized, with the reason.
     """
 
     nodes: dict[Node, Role] = field(default_factory=dict)
     values: dict[Value, Value] = field(default_factory=dict)
     clamps: dict[Node, Value] = field(default_factory=dict)
+    addends: dict[Node, Value] = field(default_factory=dict)
     refused: dict[Node, str] = field(default_factory=dict)
 
     @property
     def observed(self) -> list[Value]:
-        """The values whose range must be measured."""
-        return [value for value, source in self.values.items() if value is source]
+        """The values whose range must be measured: what movement gives holds nothing new, and constants are known."""
+        return [value for value in self.values if not (value.is_constant or self._is_moved(value))]
+
+    @property
+    def constants(self) -> list[Value]:
+        """The constants that are to be quantized like activations."""
+        return [value for value in self.values if value.is_constant]
+
+    def _is_moved(self, value: Value) -> bool:
+        return value.producer is not None and self.nodes.get(value.producer) is Role.MOVEMENT
 
     def sources(self, node: Node) -> list[Value]:
         """The activations that a node of this placement reads as integers."""
-        return list(data_inputs(node, self.nodes[node]))
+        addend = self.addends.get(node)
+        return [value for value in data_inputs(node, self.nodes[node]) if value is not addend]
 
 
 def is_quantized(graph: Graph) -> bool:
@@ -73,12 +83,23 @@ class _Placer:
         for node in self.graph.nodes:
             if self.dialect.role(node.op, node.domain) is Role.WEIGHTED:
                 self._weighted(node)
+        if self.dialect.everywhere:
+            self._wanted.update(value for value in self.graph.inputs if value.dtype is DType.FLOAT)
+        if self.dialect.fuses_sums:
+            self._fuse_sums()
         for node in self.graph.nodes:
             self._join(node)
+        if self.dialect.spreads:
+            self._take_back()
         self._collect()
+        self._share()
         return self.found
 
     def _weighted(self, node: Node) -> None:
+        if self.dialect.products and is_product(node):
+            self.found.nodes[node] = Role.ARITHMETIC
+            self._wanted.update(node.input(index) for index in (0, 1))
+            return
         reason = refusal(node)
         if reason:
             self.found.refused[node] = reason
@@ -90,7 +111,7 @@ class _Placer:
         """Take in a node if everything it reads is quantized; then its outputs are."""
         role = self.dialect.role(node.op, node.domain)
         if node in self.found.nodes:
-            if node.op not in self.dialect.float_output or self._is_wanted(node.output()):
+            if self._must_give(node):
                 self._give(node)
         elif node in self.found.clamps:
             self._give(node)
@@ -102,11 +123,18 @@ class _Placer:
                 self.found.nodes[node] = role
                 self._give(node)
 
+    def _must_give(self, node: Node) -> bool:
+        """Whether a weighted operator is to give integers."""
+        if node.output() in self.found.addends.values():
+            return False
+        return node.op not in self.dialect.float_output or self.dialect.spreads or self._is_wanted(node.output())
+
     def _obstacle(self, node: Node, role: Role) -> str:
-        inputs = list(data_inputs(node, role))
-        if any(value.is_constant for value in inputs):
+        inputs = [value for value in data_inputs(node, role) if value is not self.found.addends.get(node)]
+        constants = [value for value in inputs if value.is_constant]
+        if constants and not (self.dialect.everywhere and role is Role.ARITHMETIC and len(constants) < len(inputs)):
             return "it reads a constant"
-        if not inputs or not all(value in self._wanted for value in inputs):
+        if not inputs or not all(value in self._wanted or value in constants for value in inputs):
             return "what it reads is not quantized"
         if any(value is not None and value.dtype is not DType.FLOAT for value in node.outputs):
             return "not every output is float"
@@ -116,10 +144,11 @@ class _Placer:
 
     def _give(self, node: Node) -> None:
         """The outputs are quantized: as they are, or behind the activation function that alone reads them."""
+        has_own_scale = self.found.nodes.get(node) is not Role.MOVEMENT and node.op not in self.dialect.one_scale
         for value in node.outputs:
             if value is None:
                 continue
-            clamp = None if self.found.nodes.get(node) is Role.MOVEMENT else self._clamp_behind(value)
+            clamp = self._clamp_behind(value) if has_own_scale else None
             if clamp is not None:
                 self.found.clamps[clamp] = value
             else:
@@ -138,16 +167,71 @@ class _Placer:
         is_clamp = self.dialect.role(node.op, node.domain) is Role.CLAMP and node.input(0) is value
         return node if is_clamp and clamps_around_zero(node) else None
 
+    def _fuse_sums(self) -> None:
+        """Of the addends that come straight from weighted operators, the one computed last stays float."""
+        for node, role in self.found.nodes.items():
+            value = node.output()
+            if role is not Role.WEIGHTED or value.is_output or len(value.uses) != 1:
+                continue
+            reader = value.consumers[0]
+            is_sum = reader.op == "Add" and reader.graph is self.graph
+            if is_sum and not any(other.is_constant for other in reader.inputs if other is not None):
+                self.found.addends[reader] = value
+
+    def _take_back(self) -> None:
+        """Drop the quantizers that no integer operator reads, and the movement that then moves floats."""
+        for node in reversed(list(self.graph.nodes)):
+            role = self.found.nodes.get(node)
+            is_integer = role is not None or node in self.found.clamps
+            if not is_integer or any(self._is_read(value) for value in node.outputs):
+                continue
+            if node in self.found.clamps:
+                if self._origin(node).op in self.dialect.float_output:
+                    self._wanted.discard(node.output())
+                    del self.found.clamps[node]
+            elif node.op in self.dialect.float_output:
+                self._wanted.difference_update(value for value in node.outputs if value is not None)
+                if role in (Role.MOVEMENT, Role.CLAMP):
+                    del self.found.nodes[node]
+
+    def _is_read(self, value: Value | None) -> bool:
+        """Whether an integer operator reads the value, or what an activation function makes of it is quantized."""
+        if value is None:
+            return False
+        return any(
+            self.found.clamps.get(node) is value
+            or (node in self.found.nodes and any(source is value for source in self.found.sources(node)))
+            for node in value.consumers
+        )
+
+    def _origin(self, clamp: Node) -> Node:
+        """The integer operator in front of a chain of activation functions."""
+        producer = self.found.clamps[clamp].producer
+        assert producer is not None
+        return self._origin(producer) if producer in self.found.clamps else producer
+
     def _collect(self) -> None:
         """Put the values in graph order and give each the one whose parameters it takes."""
+        values = self.found.values
         for value in self.graph.inputs:
             if value in self._wanted:
-                self.found.values[value] = value
+                values[value] = value
         for node in self.graph.nodes:
-            moved = self.found.nodes.get(node) is Role.MOVEMENT
+            role = self.found.nodes.get(node)
+            if role is Role.ARITHMETIC:
+                values.update((value, value) for value in self.found.sources(node) if value.is_constant)
             for given in node.outputs:
                 if given is not None and given in self._wanted:
-                    self.found.values[given] = self.found.values[node.input(0)] if moved else given
+                    values[given] = values[node.input(0)] if role is Role.MOVEMENT else given
+
+    def _share(self) -> None:
+        """Let all that meets at an operator with one scale take the parameters of one value."""
+        values = self.found.values
+        for node in self.found.nodes:
+            if node.op in self.dialect.one_scale:
+                source = values[node.output()]
+                met = {values[value] for value in self.found.sources(node)}
+                values.update((value, source) for value, own in list(values.items()) if own in met)
 
 
 def clamp_bounds(node: Node) -> tuple[float, float] | None:

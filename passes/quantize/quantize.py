@@ -16,7 +16,7 @@ from deburr.passes.quantize.scale_weights import ScaleWeights
 
 @dataclass(frozen=True)
 class Quantize(Pass):
-    """Activations u8, weights s8 per channel, biases int32: calibrate, scale-weights, round-weights and insert-qdq in turn.
+    """Integers of 8 bits as the dialect wants them: calibrate, scale-weights, round-weights and insert-qdq in turn.
 
     :param rounding: second-order is round-weights; corrected is the nearest integers and correct-bias; nearest is those alone.
     :param bits: of the weights, as in scale-weights. The other options are those of calibrate.
@@ -30,7 +30,7 @@ class Quantize(Pass):
 
     observer: str = "mse"
     percentile: float = 99.999
-    activations: Literal["u8", "s8"] = "u8"
+    activations: Literal["auto", "u8", "s8"] = "auto"
     rounding: Literal["second-order", "corrected", "nearest"] = "second-order"
     bits: Literal[8, 4] = 8
     dialect: str = "ort"

@@ -15,7 +15,7 @@ from deburr.ir.types import DType, QParams
 from deburr.ir.value import Value
 from deburr.passes.core import Context, Pass
 from deburr.passes.quantize.arithmetic import SMALLEST_SCALE, limits, round_trip, symmetric
-from deburr.passes.quantize.dialects import Role, find_dialect
+from deburr.passes.quantize.dialects import Dialect, Role, find_dialect
 from deburr.passes.quantize.placement import is_quantized, place
 from deburr.passes.quantize.weighted import bias_of, channel_axis, output_channels
 
@@ -55,8 +55,8 @@ class ScaleWeights(Pass):
         for node in nodes:
             _multiply_factors(node)
             _bias_as_row(node)
-        for weights, users in _users(nodes).items():
-            graph.set_qparams(weights, scale_weight(weights, users, self._dtype(weights, users[0])))
+        for weights, users in _users(nodes, dialect).items():
+            graph.set_qparams(weights, scale_weight(weights, users, self._dtype(weights, users[0]), dialect))
 
     def _dtype(self, weights: Value, user: Node) -> DType:
         assert weights.constant is not None
@@ -85,12 +85,16 @@ def _bias_as_row(node: Node) -> None:
         node.set_input(2, node.owner.add_constant(np.ascontiguousarray(row), bias.name))
 
 
-def _users(nodes: list[Node]) -> dict[Value, list[Node]]:
+def _axis(node: Node, dialect: Dialect) -> int | None:
+    return None if node.op in dialect.per_tensor else channel_axis(node)
+
+
+def _users(nodes: list[Node], dialect: Dialect) -> dict[Value, list[Node]]:
     """Weights and the nodes that use them, along one axis: for every further axis they are cloned."""
     clones: dict[tuple[Value, int | None], Value] = {}
     users: dict[Value, list[Node]] = {}
     for node in nodes:
-        weights, axis = node.input(1), channel_axis(node)
+        weights, axis = node.input(1), _axis(node, dialect)
         if (weights, axis) not in clones:
             is_first = all(original is not weights for original, _ in clones)
             clones[weights, axis] = weights if is_first else _clone(weights, node)
@@ -105,12 +109,12 @@ def _clone(weights: Value, node: Node) -> Value:
     return node.owner.add_constant(weights.constant, weights.name)
 
 
-def scale_weight(weights: Value, users: list[Node], dtype: DType) -> QParams:
+def scale_weight(weights: Value, users: list[Node], dtype: DType, dialect: Dialect) -> QParams:
     """How the weights of these nodes, of the given type, become integers.
 
     :raises DeburrError: E304 for weights or biases that are NaN or infinite.
     """
-    axis = channel_axis(users[0])
+    axis = _axis(users[0], dialect)
     array = np.asarray(weights.array, np.float32)
     if not np.isfinite(array).all():
         raise DeburrError("E304", "NaN or infinity in the weights", where=f"tensor {weights.name!r}")
@@ -121,7 +125,7 @@ def scale_weight(weights: Value, users: list[Node], dtype: DType) -> QParams:
     magnitude = np.where(magnitude > 0, magnitude, spare)
     if dtype.bits < 8:
         magnitude = _least_error(array, magnitude, dtype, axis)
-    for node in users:
+    for node in () if dialect.float_bias else users:
         magnitude = np.maximum(magnitude, limits(dtype)[1] * _smallest_scale(node, magnitude.shape))
     return symmetric(magnitude.astype(np.float32), dtype, axis)
 

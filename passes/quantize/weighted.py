@@ -43,6 +43,13 @@ def spread(per_channel: npt.NDArray[np.float32], node: Node) -> npt.NDArray[np.f
     return np.tile(per_channel, count // per_channel.size) if per_channel.ndim else np.full(count, per_channel)
 
 
+def is_product(node: Node) -> bool:
+    """Whether a node multiplies two float activations, and no weights."""
+    return node.op == "MatMul" and all(
+        value.dtype is DType.FLOAT and not value.is_constant for value in map(node.input, (0, 1))
+    )
+
+
 def refusal(node: Node) -> str:
     """Why a node of these operators cannot be quantized, or nothing."""
     data, weights = node.input(0), node.input(1)

@@ -156,3 +156,11 @@ def test_compile_tunes_and_the_same_call_again_measures_nothing(folder: Path, ca
     assert Path("r.jsonl").read_bytes().splitlines() == lines
     assert len(lines) >= 2
     assert Path("b/model.so").read_bytes() == program
+
+
+@pytest.mark.parametrize("dialect", ["tensorrt", "openvino", "qnn"])
+def test_a_dialect_end_to_end(folder: Path, dialect: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call(f"optimize m.onnx -o x.onnx -p clean,quantize{{dialect={dialect}}} --data c.npz") == 0
+    assert {node.op_type for node in onnx.load("x.onnx").graph.node} >= {"QuantizeLinear", "DequantizeLinear"}
+    assert call("compare m.onnx x.onnx --data c.npz --json k.json") == 0
+    assert json.loads(Path("k.json").read_text())["outputs"][0]["sqnr_db"] > 25

@@ -43,6 +43,14 @@ def test_mobilenet_fuses_entirely(tmp_path: Path) -> None:
     assert quality(mobilenet(), result) > 20
 
 
+def test_the_trained_network_of_the_demo_fuses_entirely(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2] / "examples" / "fashion_mnist"
+    data = {"image": np.load(folder / "calibration.npz")["image"][:32]}
+    context = optimized(onnx.load(folder / "model.onnx"), "clean,quantize{observer=minmax,rounding=nearest}", data=data)
+    wanted = {"QLinearConv": 15, "QLinearAdd": 6, "QLinearGlobalAveragePool": 1, "Flatten": 1, "QGemm": 1}
+    assert fused(to_proto(context.model), tmp_path) == {**BORDER, **wanted}
+
+
 def test_concat_and_pooling_fuse(tmp_path: Path) -> None:
     counts = fused(quantized(concat_branches()), tmp_path)
     assert counts["QLinearConv"] == 3

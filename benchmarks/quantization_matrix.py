@@ -1,0 +1,121 @@
+"""The matrix of quantization: what ONNX Runtime's own quantizer makes of each case, and what ours does.
+
+    python benchmarks/quantization_matrix.py [--json build/quantization_matrix.json]
+
+The cases are those of tests/passes/quantization_matrix.py. Both see the same seeded normal data and give QDQ models with scales
+for each channel of the weights; ONNX Runtime's quantize_static is otherwise asked for its defaults, after its own
+quant_pre_process. SQNR is the least of all outputs in decibels, in ONNX Runtime with and without its optimizations. "holds" is
+the case's own condition, on the operators and tensors of the emitted model; "otherwise" is a model that is as near, built in
+another way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from figures import table, write_json
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from passes.quantization_matrix import CASES, Case, calibration
+from passes.quantizing import optimized, outputs, sqnr
+
+from deburr.ir.errors import DeburrError
+from deburr.ir.onnx_writer import to_proto
+
+COLUMNS = {"case": "", "expects": "", "onnxruntime": "", "onnxruntime_db": ".1f", "deburr": "", "deburr_db": ".1f"}
+
+
+def peer(proto: onnx.ModelProto, data: Mapping[str, np.ndarray], options: Mapping[str, object]) -> onnx.ModelProto:
+    """ONNX Runtime's static quantization, per channel.
+
+    :param options: activation_type and weight_type by name; the rest are extra options.
+    """
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            count = next(dim for info in proto.graph.input[:1] for dim in info.type.tensor_type.shape.dim[:1]).dim_value
+            size = count or 1
+            length = len(next(iter(data.values())))
+            self.batches = iter([{n: a[i : i + size] for n, a in data.items()} for i in range(0, length, size)])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.batches, None)
+
+    extra = dict(options)
+    kinds = {key: quantization.QuantType[str(extra.pop(key))] for key in ("activation_type", "weight_type") if key in extra}
+    kinds = {"activation_type": quantization.QuantType.QUInt8, "weight_type": quantization.QuantType.QInt8} | kinds
+    with tempfile.TemporaryDirectory() as folder:
+        source, prepared, target = (str(Path(folder) / f"{name}.onnx") for name in ("source", "prepared", "target"))
+        onnx.save(proto, source)
+        quantization.quant_pre_process(source, prepared, skip_symbolic_shape=True)  # which needs sympy
+        quantization.quantize_static(prepared, target, Reader(), per_channel=True, extra_options=extra, **kinds)
+        return onnx.load(target)
+
+
+def verdict(case: Case, proto: onnx.ModelProto, result: onnx.ModelProto) -> tuple[str, float | None]:
+    """What is wrong with a result, or "holds"; and its SQNR, where it runs."""
+    data = calibration(proto)
+    try:
+        onnx.checker.check_model(result, full_check=True)
+        found = [*outputs(result, data), *outputs(result, data, optimize=True)]
+    except Exception as error:  # whatever the checker or the runtime raise is the finding
+        return f"invalid: {one_line(error)}", None
+    if not all(np.isfinite(given).all() for given in found):
+        return "not finite", None
+    exact = outputs(proto, data)
+    least = min(sqnr(wanted, given) for wanted, given in zip([*exact, *exact], found, strict=True))
+    if least <= case.least:
+        return "inaccurate", least
+    return "holds" if case.holds(result) else "otherwise", least
+
+
+def one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:80].replace("|", "/")
+
+
+def row(name: str) -> dict[str, Any]:
+    """The findings of one case."""
+    case = CASES[name]
+    proto = case.make()
+    data = case.spoiled(calibration(proto))
+    try:
+        theirs, their_sqnr = verdict(case, proto, peer(proto, data, case.peer))
+    except Exception as error:  # a quantizer may fail in any way
+        theirs, their_sqnr = one_line(error), None
+    try:
+        ours, our_sqnr = verdict(case, proto, to_proto(optimized(proto, case.pipeline, data=data).model))
+    except DeburrError as error:
+        ours, our_sqnr = f"{'holds' if case.spoil else 'fails'}: {error}"[:80], None
+    return {
+        "case": name, "expects": case.expects, "onnxruntime": theirs, "onnxruntime_db": their_sqnr,
+        "deburr": ours, "deburr_db": our_sqnr,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(4)
+    rows = [row(name) for name in CASES]
+    print(table(COLUMNS, rows))
+    holding = sum(one["deburr"].startswith("holds") for one in rows)
+    print(f"\nONNX Runtime {onnxruntime.__version__}; {holding} of {len(rows)} hold.")
+    if given.json:
+        write_json(given.json, {"onnxruntime": onnxruntime.__version__, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
