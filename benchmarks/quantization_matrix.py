@@ -6,7 +6,7 @@ The cases are those of tests/passes/quantization_matrix.py. Both see the same se
 for each channel of the weights; ONNX Runtime's quantize_static is otherwise asked for its defaults, after its own
 quant_pre_process. SQNR is the least of all outputs in decibels, in ONNX Runtime with and without its optimizations. "holds" is
 the case's own condition, on the operators and tensors of the emitted model; "otherwise" is a model that is near enough, built
-in another way. Ours rounds to the nearest too, but for the case of 4 bits, whose rounding is second-order; its ranges are those of
+in another way. Ours rounds to the nearest too, but for the case of 4 bits, whose rounding is second-order; its ranges are of
 the mse observer, ONNX Runtime's the extremes.
 """
 
