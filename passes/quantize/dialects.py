@@ -102,7 +102,7 @@ TENSORRT = Dialect(
 # OpenVINO documentation, "Low Precision Transformations": an operator runs on integers where all its inputs are quantized;
 # dequantization moves on through what follows and is fused into the next quantizer, so quantizers stand in front of integer
 # operators and nowhere else; inputs of Concat share their interval; activations are u8 with any zero point, weights s8.
-# Biases are float, as NNCF leaves them.
+# Ours: biases and one addend of a sum stay float. OpenVINO 2026.4 executes the same integer layers either way.
 OPENVINO = Dialect(
     "openvino",
     _roles("Add", "AveragePool", "Concat", "GlobalAveragePool", "Mul"),
