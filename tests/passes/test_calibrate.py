@@ -19,6 +19,7 @@ from deburr.passes.linear import activations
 from deburr.passes.manager import run
 from deburr.passes.pipeline import parse
 from deburr.passes.quantize.arithmetic import affine, dequantize, quantize, symmetric
+from deburr.passes.quantize.gains import gains
 
 from .quantizing import mobilenet, optimized, outputs, quantized, sqnr
 
@@ -41,7 +42,7 @@ def test_minmax_scale_is_the_range_in_255_steps() -> None:
     assert qparams.zero_point == round(-data.min() / float(qparams.scale))
 
 
-@pytest.mark.parametrize("observer", ["minmax", "percentile", "mse"])
+@pytest.mark.parametrize("observer", ["minmax", "moving-average", "percentile", "entropy", "mse", "output-weighted"])
 def test_batches_do_not_change_the_result(observer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = optimized(conv_chain(), f"clean,calibrate{{observer={observer}}}").model.graph
     monkeypatch.setattr(activations, "MEMORY", 1)
@@ -123,6 +124,19 @@ def test_wrong_options(options: str, message: str) -> None:
     with pytest.raises(DeburrError) as caught:
         optimized(conv_chain(), f"calibrate{{{options}}}")
     assert str(caught.value).startswith(message)
+
+
+def test_output_weighted_reads_the_gains_off_the_weights() -> None:
+    """Errors in a channel count as much as the squared weights that read it, in a convolution and behind a Flatten."""
+    builder = Builder()
+    builder.conv("x", 4, 6, group=2, output="c")
+    builder.gemm(builder.node("Flatten", ["c"]), 6 * 9, 5, "y")
+    graph = read(builder.model({"x": ["n", 4, 3, 3]}, {"y": ["n", 5]})).graph
+    kernel, matrix = (node.input(1).array for node in graph.nodes if node.op in ("Conv", "Gemm"))
+    wanted = [np.square(kernel[group * 3 : group * 3 + 3]).sum(axis=(0, 2, 3)) for group in (0, 1)]
+    assert gains(graph.value("x"))[:, 0, 0] == pytest.approx(np.concatenate(wanted))
+    assert gains(graph.value("c")) == pytest.approx(np.square(matrix).sum(axis=0).reshape(6, 3, 3))
+    assert gains(graph.value("y")) is None
 
 
 def test_weights_have_a_scale_for_each_output_channel() -> None:
