@@ -27,7 +27,7 @@ def activations(values: Sequence[Value], context: Context, description: str) -> 
     names = [value.name for value in values]
     batch = _batch(names, samples, context)
     batches = capture(context.model, names, samples, batch)
-    for results in context.progress(batches, -(-len(samples) // batch), description):
+    for results in context.progress(batches, samples.batch_count(batch), description):
         for name in names:
             _check_finite(name, results[name], samples)
         yield {value: results[value.name] for value in values}
@@ -49,8 +49,8 @@ def _samples(context: Context) -> Samples:
 
 
 def _batch(names: Sequence[str], samples: Samples, context: Context) -> int:
-    """How many samples go through the model at once: one goes first, to see how much memory its activations take."""
-    first = next(capture(context.model, names, samples.take(1), 1))
+    """How many samples go through the model at once: the largest goes first, to see how much memory its activations take."""
+    first = next(capture(context.model, names, samples.largest(), 1))
     size = sum(array.nbytes for array in first.values())
     return max(1, min(LARGEST_BATCH, MEMORY // max(size, 1)))
 

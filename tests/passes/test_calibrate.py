@@ -9,11 +9,13 @@ from models import Builder, conv_chain, residual_block, samples
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
+import deburr
 from deburr.ir.errors import DeburrError
 from deburr.ir.onnx_reader import read
 from deburr.ir.onnx_writer import to_proto
 from deburr.ir.samples import Samples
 from deburr.ir.types import DType, QParams
+from deburr.passes import registry
 from deburr.passes.core import Context
 from deburr.passes.linear import activations
 from deburr.passes.manager import run
@@ -65,6 +67,24 @@ def test_batches_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     optimized(conv_chain(), "clean,calibrate")
     assert max(seen) <= 40_000
     assert max(seen) > min(seen)
+
+
+def test_samples_of_several_sizes() -> None:
+    """Every observer and every way of rounding takes them; nothing is left out of the range."""
+    builder = Builder()
+    x = builder.node("Relu", [builder.conv("x", 3, 8)])
+    x = builder.node("Flatten", [builder.node("GlobalAveragePool", [builder.conv(x, 8, 8)])])
+    builder.gemm(x, 8, 10, "y")
+    proto = builder.model({"x": ["n", 3, "h", "w"]}, {"y": ["n", 10]})
+    random = np.random.default_rng(0)
+    parts = [{"x": random.standard_normal((20, 3, size, size + 2)).astype(np.float32) * size} for size in (5, 8, 6)]
+    seen = deburr.optimize(read(proto), "clean,calibrate{observer=minmax}", data=parts)
+    largest = max(float(part["x"].max()) for part in parts), min(float(part["x"].min()) for part in parts)
+    assert seen.graph.inputs[0].qparams.scale == pytest.approx((largest[0] - largest[1]) / 255)
+    for options in (*(f"observer={name}" for name in registry.observers()), "rounding=corrected", "rounding=nearest"):
+        result = to_proto(deburr.optimize(read(proto), f"clean,quantize{{{options}}}", data=parts))
+        for part in parts:
+            assert sqnr(outputs(proto, part)[0], outputs(result, part)[0]) > 20
 
 
 def test_progress_counts_batches() -> None:
