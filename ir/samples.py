@@ -55,8 +55,9 @@ class Samples:
         with _reading(self.source):
             for part in self.parts:
                 count = _count(part)
-                columns = (rows(head(array, count), size) for array in part.values())
-                yield from (dict(zip(part, arrays, strict=True)) for arrays in zip(*columns, strict=True))
+                columns = {name: rows(head(array, count), size) for name, array in part.items()}
+                for _ in range(0, count, size):  # no zip: it would hold a batch while the next is read
+                    yield {name: next(column) for name, column in columns.items()}
 
     def batch_count(self, size: int) -> int:
         """How many batches `batches` gives."""

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from deburr.ir.types import Array
+
+_PIECE = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,7 @@ class StoredArray:
             _header(file)
             for start in range(0, len(self), size):
                 count = min(size, len(self) - start)
-                data = file.read(count * row)
-                if len(data) < count * row:
-                    raise ValueError(f"{self.member} is cut short")
-                yield np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
+                yield _read(file, count * row).view(self.dtype).reshape(count, *self.shape[1:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         whole = next(self.rows(len(self)), np.empty(self.shape, self.dtype))
@@ -77,6 +77,17 @@ def rows(array: Array | StoredArray, size: int) -> Iterator[Array]:
 def head(array: Array | StoredArray, count: int) -> Array | StoredArray:
     """The first `count` rows."""
     return array.head(count) if isinstance(array, StoredArray) else array[:count]
+
+
+def _read(file: IO[bytes], size: int) -> npt.NDArray[np.uint8]:
+    """Piece by piece: read at once, zipfile would hold all of it twice."""
+    made = np.empty(size, np.uint8)
+    for start in range(0, size, _PIECE):
+        piece = np.frombuffer(file.read(min(_PIECE, size - start)), np.uint8)
+        if not piece.size:
+            raise ValueError("an array is cut short")
+        made[start : start + piece.size] = piece
+    return made
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:

@@ -15,11 +15,13 @@ from deburr.passes.core import Context
 
 FEW_SAMPLES = 32
 LARGEST_BATCH = 32
-MEMORY = 64 * 2**20  # bytes of activations in a batch
+MEMORY = 32 * 2**20  # bytes of activations in a batch
 
 
 def activations(values: Sequence[Value], context: Context, description: str) -> Iterator[dict[Value, Array]]:
     """The given values of the main graph, for all of ``context.data`` in batches whose activations fit in `MEMORY`.
+
+    Take the arrays out of the mapping: then the next batch finds its memory free.
 
     :raises DeburrError: E206 without data, E305 with none in it, E304 where a value turns out to be NaN or infinite.
     """
@@ -30,7 +32,8 @@ def activations(values: Sequence[Value], context: Context, description: str) -> 
     for results in context.progress(batches, samples.batch_count(batch), description):
         for name in names:
             _check_finite(name, results[name], samples)
-        yield {value: results[value.name] for value in values}
+        taken = {value: results.pop(value.name) for value in values}
+        yield taken
 
 
 def _samples(context: Context) -> Samples:

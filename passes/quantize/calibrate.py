@@ -75,6 +75,6 @@ class Calibrate(Pass):
         }
         if values:
             for batch in activations(values, context, "calibrating"):
-                for value, array in batch.items():
-                    observers[value].update(array)
+                for value in values:
+                    observers[value].update(batch.pop(value))
         return observers

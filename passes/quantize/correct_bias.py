@@ -77,9 +77,9 @@ def _mean_samples(values: list[Value], context: Context) -> dict[Value, list[Mea
     """The mean over all samples, for each size that they have."""
     sums: dict[tuple[Value, tuple[int, ...]], Mean] = {}
     for batch in activations(values, context, "correcting biases") if values else ():
-        for value, array in batch.items():
+        for value in values:
             assert value.qparams is not None
-            x = np.asarray(array, np.float32)
+            x = np.asarray(batch.pop(value), np.float32)
             part = Mean(len(x), x.sum(0, np.float64)[None], round_trip(x, value.qparams).sum(0, np.float64)[None])
             key = value, x.shape[1:]
             sums[key] = sums[key].plus(part) if key in sums else part
