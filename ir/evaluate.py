@@ -80,14 +80,19 @@ class Evaluator:
 
 
 def capture(model: Model, names: Sequence[str], samples: Samples, batch: int = 32) -> Iterator[dict[str, Array]]:
-    """The named values, batch by batch; memory holds one batch. A batch size that the model fixes goes first.
+    """The named values, batch by batch. A batch size that the model fixes goes first.
+
+    Memory holds one batch if whoever reads it takes the arrays out of the mapping: nothing else refers to them.
 
     :raises DeburrError: as `Evaluator`.
     """
     evaluator = Evaluator(model, capture=names)
     for inputs in samples.batches(evaluator.batch or batch):
         results = evaluator.run(inputs)
-        yield {name: results[name] for name in names}
+        inputs.clear()
+        wanted = {name: results[name] for name in names}
+        del results
+        yield wanted
 
 
 def fixed_batch(model: Model) -> int | None:

@@ -75,7 +75,7 @@ def replay_command(context: Context) -> str:
         command += ["--target", context.target]
     if context.data is not None:
         source = Path(context.data.source)
-        command += ["--data", str(source.resolve()) if source.is_file() else "CALIBRATION.npz"]
+        command += ["--data", str(source.resolve()) if source.exists() else "CALIBRATION.npz"]
     return shlex.join(command)
 
 

@@ -67,8 +67,11 @@ CRITERIA: dict[str, str] = {
 }  # how important a channel is
 OBSERVERS: dict[str, str] = {
     "minmax": "deburr.passes.quantize.observers:MinMax",
+    "moving-average": "deburr.passes.quantize.observers:MovingAverage",
     "percentile": "deburr.passes.quantize.observers:Percentile",
+    "entropy": "deburr.passes.quantize.entropy:Entropy",
     "mse": "deburr.passes.quantize.observers:MeanSquaredError",
+    "output-weighted": "deburr.passes.quantize.observers:OutputWeightedError",
 }  # how a range is read off calibration data
 
 

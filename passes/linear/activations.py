@@ -15,11 +15,13 @@ from deburr.passes.core import Context
 
 FEW_SAMPLES = 32
 LARGEST_BATCH = 32
-MEMORY = 64 * 2**20  # bytes of activations in a batch
+MEMORY = 32 * 2**20  # bytes of activations in a batch
 
 
 def activations(values: Sequence[Value], context: Context, description: str) -> Iterator[dict[Value, Array]]:
     """The given values of the main graph, for all of ``context.data`` in batches whose activations fit in `MEMORY`.
+
+    Take the arrays out of the mapping: then the next batch finds its memory free.
 
     :raises DeburrError: E206 without data, E305 with none in it, E304 where a value turns out to be NaN or infinite.
     """
@@ -27,10 +29,11 @@ def activations(values: Sequence[Value], context: Context, description: str) -> 
     names = [value.name for value in values]
     batch = _batch(names, samples, context)
     batches = capture(context.model, names, samples, batch)
-    for results in context.progress(batches, -(-len(samples) // batch), description):
+    for results in context.progress(batches, samples.batch_count(batch), description):
         for name in names:
             _check_finite(name, results[name], samples)
-        yield {value: results[value.name] for value in values}
+        taken = {value: results.pop(value.name) for value in values}
+        yield taken
 
 
 def _samples(context: Context) -> Samples:
@@ -49,8 +52,8 @@ def _samples(context: Context) -> Samples:
 
 
 def _batch(names: Sequence[str], samples: Samples, context: Context) -> int:
-    """How many samples go through the model at once: one goes first, to see how much memory its activations take."""
-    first = next(capture(context.model, names, samples.take(1), 1))
+    """How many samples go through the model at once: the largest goes first, to see how much memory its activations take."""
+    first = next(capture(context.model, names, samples.largest(), 1))
     size = sum(array.nbytes for array in first.values())
     return max(1, min(LARGEST_BATCH, MEMORY // max(size, 1)))
 

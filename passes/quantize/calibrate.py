@@ -14,6 +14,7 @@ from deburr.passes.core import Context, Pass
 from deburr.passes.linear.activations import activations
 from deburr.passes.quantize.arithmetic import affine, signed
 from deburr.passes.quantize.dialects import Dialect, find_dialect
+from deburr.passes.quantize.gains import gains
 from deburr.passes.quantize.observers import Observer, ObserverSettings
 from deburr.passes.quantize.placement import is_quantized, place
 
@@ -28,7 +29,8 @@ class Calibrate(Pass):
     the dialect has it so they are symmetric, with zero point 0. The model still computes in float: `insert-qdq` emits what is
     noted here.
 
-    :param observer: how a range is read off the data: minmax, percentile, mse, or a plugin's.
+    :param observer: how a range is read off the data: minmax; moving-average (of each sample's extremes); percentile; entropy;
+        mse; output-weighted (mse, where an element counts as much as what reads it amplifies it); or a plugin's.
     :param percentile: of the elements, what the range holds on each side (observer percentile).
     :param activations: u8 or s8, as far as the dialect has them; auto is the one that it prefers.
     :param dialect: the back end that decides which activations these are: ort, tensorrt, openvino or qnn.
@@ -77,12 +79,13 @@ class Calibrate(Pass):
 
     def _observe(self, values: list[Value], context: Context) -> dict[Value, Observer]:
         make: type[Observer] = registry.observers().find(self.observer, "E203", "observer", self.name)
-        settings = ObserverSettings(self.percentile)
-        observers = {value: make(settings) for value in values}
+        observers = {
+            value: make(ObserverSettings(self.percentile, gains=gains(value) if make.needs_gains else None)) for value in values
+        }
         if values:
             for batch in activations(values, context, "calibrating"):
-                for value, array in batch.items():
-                    observers[value].update(array)
+                for value in values:
+                    observers[value].update(batch.pop(value))
         return observers
 
 

@@ -7,7 +7,7 @@ section 4.2, with means that are measured rather than derived.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,17 @@ from deburr.passes.quantize.placement import is_quantized, place
 from deburr.passes.quantize.weighted import bias_of, output_channels
 
 Floats = npt.NDArray[np.float64]
+
+
+class Mean(NamedTuple):
+    """Of some samples of one size: as the model computes it and as its integers stand for it, both [1, …]."""
+
+    samples: int
+    before: Floats
+    after: Floats
+
+    def plus(self, other: Mean) -> Mean:
+        return Mean(self.samples + other.samples, self.before + other.before, self.after + other.after)
 
 
 @dataclass(frozen=True)
@@ -53,11 +64,7 @@ class CorrectBias(Pass):
         nodes = [node for node, role in roles.items() if role is Role.WEIGHTED and _can_correct(node)]
         means = _mean_samples(list(dict.fromkeys(node.input(0) for node in nodes)), context)
         for node in nodes:
-            before, after = means[node.input(0)]
-            error = _mean_output(node, context.model, after, rounded=True) - _mean_output(
-                node, context.model, before, rounded=False
-            )
-            _shift_bias(graph, node, error)
+            _shift_bias(graph, node, _mean_error(node, context.model, means[node.input(0)]))
 
 
 def _can_correct(node: Node) -> bool:
@@ -66,19 +73,30 @@ def _can_correct(node: Node) -> bool:
     return is_noted and node.op != "MatMul" and not node.get("transA", 0)
 
 
-def _mean_samples(values: list[Value], context: Context) -> dict[Value, tuple[Floats, Floats]]:
-    """The mean over all samples, shape [1, …], as the model computes it and as its integers stand for it."""
-    sums: dict[Value, tuple[Floats, Floats]] = {}
-    counts = dict.fromkeys(values, 0)
+def _mean_samples(values: list[Value], context: Context) -> dict[Value, list[Mean]]:
+    """The mean over all samples, for each size that they have."""
+    sums: dict[tuple[Value, tuple[int, ...]], Mean] = {}
     for batch in activations(values, context, "correcting biases") if values else ():
-        for value, array in batch.items():
+        for value in values:
             assert value.qparams is not None
-            x = np.asarray(array, np.float32)
-            parts = x.sum(axis=0, dtype=np.float64), round_trip(x, value.qparams).sum(axis=0, dtype=np.float64)
-            before, after = sums.get(value, (np.zeros_like(parts[0]), np.zeros_like(parts[1])))
-            sums[value] = before + parts[0], after + parts[1]
-            counts[value] += len(x)
-    return {value: (before[None] / counts[value], after[None] / counts[value]) for value, (before, after) in sums.items()}
+            x = np.asarray(batch.pop(value), np.float32)
+            part = Mean(len(x), x.sum(0, np.float64)[None], round_trip(x, value.qparams).sum(0, np.float64)[None])
+            key = value, x.shape[1:]
+            sums[key] = sums[key].plus(part) if key in sums else part
+    means: dict[Value, list[Mean]] = {}
+    for (value, _), total in sums.items():
+        means.setdefault(value, []).append(Mean(total.samples, total.before / total.samples, total.after / total.samples))
+    return means
+
+
+def _mean_error(node: Node, model: Model, means: list[Mean]) -> Floats:
+    """What rounding adds to the mean of each output channel, shape [channels]."""
+    errors = [
+        _mean_output(node, model, mean.after, rounded=True) - _mean_output(node, model, mean.before, rounded=False)
+        for mean in means
+    ]
+    average: Floats = np.average(errors, axis=0, weights=[mean.samples for mean in means])
+    return average
 
 
 def _mean_output(node: Node, model: Model, sample: Floats, *, rounded: bool) -> Floats:

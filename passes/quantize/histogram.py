@@ -29,12 +29,13 @@ class Histogram:
         self.low, self.high = math.inf, -math.inf  # the exact extremes
         self.total = 0
 
-    def add(self, array: Array) -> None:
-        """Count every element of a float array of any shape.
+    def add(self, array: Array, weights: npt.NDArray[np.int64] | None = None) -> None:
+        """Count every element of a float array of any shape, or add its weight: an integer >= 0, of a shape that broadcasts.
 
         :raises ValueError: for NaN or infinity.
         """
         flat = array.reshape(-1)
+        heavy = None if weights is None else np.broadcast_to(weights, array.shape).reshape(-1)
         if flat.size == 0:
             return
         low, high = float(flat.min()), float(flat.max())
@@ -45,8 +46,11 @@ class Histogram:
         for start in range(0, flat.size, _CHUNK):
             scaled = flat[start : start + _CHUNK].astype(np.float64) * factor
             bins = np.floor(scaled, out=scaled).astype(np.int64) - self.first
-            self.counts += np.bincount(bins, minlength=BINS)
-        self.total += flat.size
+            if heavy is None:
+                self.counts += np.bincount(bins, minlength=BINS)
+            else:  # sums of float64, exact below 2**53
+                self.counts += np.bincount(bins, heavy[start : start + _CHUNK], BINS).astype(np.int64)
+        self.total += flat.size if heavy is None else int(heavy.sum())
 
     def _cover(self, low: float, high: float) -> None:
         """Move and widen the window until it holds `low` and `high`."""
@@ -56,7 +60,7 @@ class Histogram:
         while _bin(high, exponent) - _bin(low, exponent) >= BINS:
             exponent += 1
         first = _bin(low, exponent)
-        if self.total:
+        if self.low <= self.high:
             held = np.flatnonzero(self.counts)
             bins = (held + self.first >> exponent - self.exponent) - first
             counts = np.zeros(BINS, np.int64)

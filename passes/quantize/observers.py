@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +17,28 @@ from deburr.ir.types import Array
 from deburr.passes.quantize.histogram import Histogram
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ObserverSettings:
-    """What `calibrate` was told: the percentile (50 to 100), and how many integers there are to spend."""
+    """What `calibrate` was told, and what it knows of the tensor.
+
+    :param percentile: 50 to 100.
+    :param levels: how many integers there are to spend.
+    :param gains: for each element of a sample, how much its squared error changes what reads it, of a shape that broadcasts
+        against a sample. None unless the observer asks for it.
+    """
 
     percentile: float = 99.999
     levels: int = 256
+    gains: npt.NDArray[np.float64] | None = None
 
 
 class Observer(ABC):
-    """One is made for each tensor. Memory must not grow with the number of batches."""
+    """One is made for each tensor. Memory must not grow with the number of batches.
+
+    :cvar needs_gains: whether `settings.gains` are to be found out.
+    """
+
+    needs_gains: ClassVar[bool] = False
 
     def __init__(self, settings: ObserverSettings) -> None:
         self.settings = settings
@@ -55,8 +68,35 @@ class MinMax(Observer):
         return (self._low, self._high) if self._low <= self._high else (0.0, 0.0)
 
 
-class Percentile(Observer):
-    """All but the outermost ``100 - percentile`` per cent of the elements, at each end, to within a bin of the histogram."""
+class MovingAverage(Observer):
+    """The extremes of a sample, averaged over samples: the plain mean of the first hundred, from there on an exponential one.
+
+    One sample far out moves the range by a hundredth. Jacob et al.: "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", CVPR 2018, section 3.1, which averages over batches; samples do not depend on those.
+    """
+
+    _SMALLEST_SHARE = 0.01
+
+    def __init__(self, settings: ObserverSettings) -> None:
+        super().__init__(settings)
+        self._seen, self._low, self._high = 0, 0.0, 0.0
+
+    def update(self, array: Array) -> None:
+        if not array.size:
+            return
+        samples = array.reshape(len(array) if array.ndim else 1, -1)
+        for low, high in zip(samples.min(axis=1).tolist(), samples.max(axis=1).tolist(), strict=True):
+            self._seen += 1
+            share = max(1 / self._seen, self._SMALLEST_SHARE)
+            self._low += share * (low - self._low)
+            self._high += share * (high - self._high)
+
+    def range(self) -> tuple[float, float]:
+        return self._low, self._high
+
+
+class HistogramObserver(Observer):
+    """Base of the observers that need the distribution."""
 
     def __init__(self, settings: ObserverSettings) -> None:
         super().__init__(settings)
@@ -64,6 +104,10 @@ class Percentile(Observer):
 
     def update(self, array: Array) -> None:
         self._histogram.add(array)
+
+
+class Percentile(HistogramObserver):
+    """All but the outermost ``100 - percentile`` per cent of the elements, at each end, to within a bin of the histogram."""
 
     def range(self) -> tuple[float, float]:
         if not self._histogram.total:
@@ -72,17 +116,10 @@ class Percentile(Observer):
         return self._histogram.quantile(1 - fraction), self._histogram.quantile(fraction)
 
 
-class MeanSquaredError(Observer):
+class MeanSquaredError(HistogramObserver):
     """The range, among shrunken copies of the full one, whose integers are nearest to the data in the mean square."""
 
     _CANDIDATES = np.linspace(1.0, 0.2, 81)
-
-    def __init__(self, settings: ObserverSettings) -> None:
-        super().__init__(settings)
-        self._histogram = Histogram()
-
-    def update(self, array: Array) -> None:
-        self._histogram.add(array)
 
     def range(self) -> tuple[float, float]:
         seen = self._histogram
@@ -101,3 +138,21 @@ class MeanSquaredError(Observer):
         nearest = np.clip(np.rint(x / step), math.floor(low / step + 0.5), math.floor(high / step + 0.5)) * step
         error: npt.NDArray[np.float64] = np.square(x - nearest)
         return error
+
+
+class OutputWeightedError(MeanSquaredError):
+    """As mean squared error, with each element's error weighted by how much of it arrives in what reads the tensor.
+
+    Gains become integers up to 2**16, so that the weighted counts stay exact, whatever the order and the batches.
+    """
+
+    needs_gains: ClassVar[bool] = True
+    _LARGEST_WEIGHT = 2**16
+
+    def update(self, array: Array) -> None:
+        gains = self.settings.gains
+        largest = 0.0 if gains is None else float(gains.max(initial=0))
+        if gains is None or not largest > 0:
+            self._histogram.add(array)
+        else:
+            self._histogram.add(array, np.rint(gains / largest * self._LARGEST_WEIGHT).astype(np.int64))

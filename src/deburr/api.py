@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from deburr.passes.pipeline import Pipeline
     from deburr.targets.bundle import Bundle
 
+    Data = Samples | Mapping[str, Array] | Sequence[Mapping[str, Array]] | str | Path
+
 
 def load(path: str | Path) -> Model:
     """Read an ONNX file, check it, and infer its shapes.
@@ -41,7 +43,7 @@ def optimize(
     model: Model | str | Path,
     pipeline: str | Pipeline = "clean",
     *,
-    data: Samples | Mapping[str, Array] | str | Path | None = None,
+    data: Data | None = None,
     target: str | None = None,
     seed: int = 0,
     remarks: list[Remark] | None = None,
@@ -51,7 +53,8 @@ def optimize(
     """A new model, changed by the passes of `pipeline`. The model that was given stays as it is.
 
     :param pipeline: pipeline text such as ``"clean,prune-channels{ratio=0.4},quantize"``, or a recipe's name.
-    :param data: calibration samples: an .npz, or arrays by input name with the samples on the first axis.
+    :param data: calibration samples: an .npz, or arrays by input name with the samples on the first axis. Samples of several
+        sizes: a folder of .npz, or a list of such arrays.
     :param target: the device that the model is meant for, one of `deburr targets`: its vectors decide how `prune-channels`
         rounds, and a budget in latency is measured on it.
     :param remarks: a list that receives what the passes declined to do, and why.
@@ -134,17 +137,24 @@ def run(program: Bundle | Model | str | Path, inputs: Mapping[str, Array], threa
     return run_samples(open_runner(program, threads=threads), inputs)
 
 
-def samples_for(model: Model, data: Samples | Mapping[str, Array] | str | Path | None) -> Samples | None:
+def samples_for(model: Model, data: Data | None) -> Samples | None:
     """`data` in whatever form it was given, checked against the inputs of `model`.
 
     :raises DeburrError: E301 to E305.
     """
-    from deburr.ir.samples import Samples, check_samples, load_samples
+    from deburr.ir.samples import Samples, join, load_samples
 
     if data is None or isinstance(data, Samples):
         return data
     if isinstance(data, str | Path):
         return load_samples(data, model.graph)
+    parts = [data] if isinstance(data, Mapping) else data
+    return join([_from_memory(model, part) for part in parts], "memory")
+
+
+def _from_memory(model: Model, data: Mapping[str, Array]) -> Samples:
+    from deburr.ir.samples import check_samples
+
     arrays = dict(data)
     labels = None if any(value.name == "labels" for value in model.graph.inputs) else arrays.pop("labels", None)
     return check_samples(arrays, model.graph, labels=labels)

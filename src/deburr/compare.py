@@ -109,7 +109,9 @@ def _read(data: Samples | Mapping[str, Array] | str | Path) -> tuple[dict[str, A
     from deburr.ir.samples import Samples
 
     if isinstance(data, Samples):
-        return dict(data.inputs), data.labels, data.source
+        if data.others:
+            raise DeburrError("E303", "samples of several sizes cannot be compared at once", where=data.source)
+        return {name: np.asarray(array) for name, array in data.inputs.items()}, data.labels, data.source
     arrays = read_arrays(data) if isinstance(data, str | Path) else dict(data)
     return arrays, arrays.get("labels"), str(data) if isinstance(data, str | Path) else "memory"
 

@@ -33,6 +33,64 @@ def test_batches_and_take(graph, tmp_path):
     assert len(Samples({})) == 0
 
 
+def sizes(tmp_path):
+    """Three samples of width 4 and two of width 6, in a folder, one file compressed."""
+    builder = Builder()
+    builder.node("Relu", ["image"], "y")
+    graph = read(builder.model({"image": ["batch", 3, "width"]}, {"y": ["batch", 3, "width"]})).graph
+    arrays = [np.random.default_rng(width).random((count, 3, width), np.float32) for count, width in ((3, 4), (2, 6))]
+    np.savez(tmp_path / "a.npz", image=arrays[0], labels=np.arange(3))
+    np.savez_compressed(tmp_path / "b.npz", image=arrays[1], labels=np.arange(3, 5))
+    return graph, arrays
+
+
+def test_a_folder_holds_samples_of_several_sizes(tmp_path):
+    graph, arrays = sizes(tmp_path)
+    loaded = load_samples(tmp_path, graph)
+    assert len(loaded) == 5
+    assert loaded.labels.tolist() == [0, 1, 2, 3, 4]
+    batches = [batch["image"] for batch in loaded.batches(2)]
+    wanted = [arrays[0][:2], arrays[0][2:], arrays[1]]
+    assert all(np.array_equal(batch, one) for batch, one in zip(batches, wanted, strict=True))
+    assert loaded.batch_count(2) == 3
+    assert [len(batch["image"]) for batch in loaded.take(4).batches(9)] == [3, 1]
+    assert next(loaded.largest().batches(9))["image"].shape == (1, 3, 6)
+
+
+def test_a_folder_without_samples_or_with_half_the_labels_is_refused(tmp_path):
+    graph, _ = sizes(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DeburrError) as caught:
+        load_samples(tmp_path / "empty", graph)
+    assert str(caught.value) == f"error[E305]: no samples, {tmp_path / 'empty'}: the folder holds no .npz"
+    np.savez(tmp_path / "c.npz", image=np.ones((1, 3, 5), np.float32))
+    with pytest.raises(DeburrError) as caught:
+        load_samples(tmp_path, graph)
+    assert str(caught.value) == f"error[E303]: labels are missing, {tmp_path}: 1 parts have none"
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_are_read_from_the_file_in_batches(save, order, graph, tmp_path):
+    whole = {
+        name: np.asarray(np.random.default_rng(0).random(array.shape, np.float32), order=order)
+        for name, array in data(7).items()
+    }
+    save(tmp_path / "d.npz", **whole)
+    loaded = load_samples(tmp_path / "d.npz", graph)
+    for name, array in whole.items():
+        assert np.array_equal(np.concatenate([batch[name] for batch in loaded.batches(3)]), array)
+        assert np.array_equal(np.asarray(loaded.inputs[name]), array)
+
+
+def test_a_file_that_changes_under_way_is_reported(graph, tmp_path):
+    np.savez(tmp_path / "d.npz", **data())
+    loaded = load_samples(tmp_path / "d.npz", graph)
+    (tmp_path / "d.npz").write_bytes(b"gone")
+    with pytest.raises(DeburrError, match=r"error\[E301\]: cannot read the data, .*d.npz: File is not a zip file"):
+        list(loaded.batches(2))
+
+
 def broken(count, place):
     array = np.ones((count, 3, 4), np.float32)
     array[place] = np.nan
@@ -106,3 +164,23 @@ def test_unreadable(content, graph, tmp_path):
         load_samples(path, graph)
     assert str(caught.value).startswith(f"error[E301]: cannot read the data, {path}: ")
     assert str(caught.value).endswith("; give an .npz written by numpy.savez")
+
+
+def test_a_split_keeps_every_sample_once_and_sizes_apart(tmp_path):
+    sizes = {"a": (5, 1, 4, 4), "b": (7, 1, 6, 6)}
+    start = 0
+    for name, shape in sizes.items():
+        images = np.arange(start, start + shape[0], dtype=np.float32)[:, None, None, None] * np.ones(shape, np.float32)
+        np.savez(tmp_path / f"{name}.npz", x=images, labels=np.arange(start, start + shape[0]))
+        start += shape[0]
+    builder = Builder()
+    builder.node("Relu", ["x"], "y")
+    graph = read(builder.model({"x": ["batch", 1, "h", "w"]}, {"y": ["batch", 1, "h", "w"]})).graph
+    parts = load_samples(tmp_path, graph).split(0.25, np.random.default_rng(0))
+    assert [len(part) for part in parts] == [3, 9]
+    seen = []
+    for part in parts:
+        values = [value for batch in part.batches(4) for value in batch["x"][:, 0, 0, 0].tolist()]
+        assert values == part.labels.tolist()
+        seen += values
+    assert sorted(seen) == list(range(12))

@@ -9,16 +9,19 @@ from models import Builder, conv_chain, residual_block, samples
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
+import deburr
 from deburr.ir.errors import DeburrError
 from deburr.ir.onnx_reader import read
 from deburr.ir.onnx_writer import to_proto
 from deburr.ir.samples import Samples
 from deburr.ir.types import DType, QParams
+from deburr.passes import registry
 from deburr.passes.core import Context
 from deburr.passes.linear import activations
 from deburr.passes.manager import run
 from deburr.passes.pipeline import parse
 from deburr.passes.quantize.arithmetic import affine, dequantize, quantize, symmetric
+from deburr.passes.quantize.gains import gains
 
 from .quantizing import mobilenet, optimized, outputs, quantized, sqnr
 
@@ -41,7 +44,7 @@ def test_minmax_scale_is_the_range_in_255_steps() -> None:
     assert qparams.zero_point == round(-data.min() / float(qparams.scale))
 
 
-@pytest.mark.parametrize("observer", ["minmax", "percentile", "mse"])
+@pytest.mark.parametrize("observer", ["minmax", "moving-average", "percentile", "entropy", "mse", "output-weighted"])
 def test_batches_do_not_change_the_result(observer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = optimized(conv_chain(), f"clean,calibrate{{observer={observer}}}").model.graph
     monkeypatch.setattr(activations, "MEMORY", 1)
@@ -64,6 +67,24 @@ def test_batches_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     optimized(conv_chain(), "clean,calibrate")
     assert max(seen) <= 40_000
     assert max(seen) > min(seen)
+
+
+def test_samples_of_several_sizes() -> None:
+    """Every observer and every way of rounding takes them; nothing is left out of the range."""
+    builder = Builder()
+    x = builder.node("Relu", [builder.conv("x", 3, 8)])
+    x = builder.node("Flatten", [builder.node("GlobalAveragePool", [builder.conv(x, 8, 8)])])
+    builder.gemm(x, 8, 10, "y")
+    proto = builder.model({"x": ["n", 3, "h", "w"]}, {"y": ["n", 10]})
+    random = np.random.default_rng(0)
+    parts = [{"x": random.standard_normal((20, 3, size, size + 2)).astype(np.float32) * size} for size in (5, 8, 6)]
+    seen = deburr.optimize(read(proto), "clean,calibrate{observer=minmax}", data=parts)
+    largest = max(float(part["x"].max()) for part in parts), min(float(part["x"].min()) for part in parts)
+    assert seen.graph.inputs[0].qparams.scale == pytest.approx((largest[0] - largest[1]) / 255)
+    for options in (*(f"observer={name}" for name in registry.observers()), "rounding=corrected", "rounding=nearest"):
+        result = to_proto(deburr.optimize(read(proto), f"clean,quantize{{{options}}}", data=parts))
+        for part in parts:
+            assert sqnr(outputs(proto, part)[0], outputs(result, part)[0]) > 20
 
 
 def test_progress_counts_batches() -> None:
@@ -123,6 +144,19 @@ def test_wrong_options(options: str, message: str) -> None:
     with pytest.raises(DeburrError) as caught:
         optimized(conv_chain(), f"calibrate{{{options}}}")
     assert str(caught.value).startswith(message)
+
+
+def test_output_weighted_reads_the_gains_off_the_weights() -> None:
+    """Errors in a channel count as much as the squared weights that read it, in a convolution and behind a Flatten."""
+    builder = Builder()
+    builder.conv("x", 4, 6, group=2, output="c")
+    builder.gemm(builder.node("Flatten", ["c"]), 6 * 9, 5, "y")
+    graph = read(builder.model({"x": ["n", 4, 3, 3]}, {"y": ["n", 5]})).graph
+    kernel, matrix = (node.input(1).array for node in graph.nodes if node.op in ("Conv", "Gemm"))
+    wanted = [np.square(kernel[group * 3 : group * 3 + 3]).sum(axis=(0, 2, 3)) for group in (0, 1)]
+    assert gains(graph.value("x"))[:, 0, 0] == pytest.approx(np.concatenate(wanted))
+    assert gains(graph.value("c")) == pytest.approx(np.square(matrix).sum(axis=0).reshape(6, 3, 3))
+    assert gains(graph.value("y")) is None
 
 
 def test_weights_have_a_scale_for_each_output_channel() -> None:

@@ -8,8 +8,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from deburr.passes.quantize.entropy import Entropy
 from deburr.passes.quantize.histogram import BINS, Histogram
-from deburr.passes.quantize.observers import MeanSquaredError, MinMax, Observer, ObserverSettings, Percentile
+from deburr.passes.quantize.observers import (
+    MeanSquaredError,
+    MinMax,
+    MovingAverage,
+    Observer,
+    ObserverSettings,
+    OutputWeightedError,
+    Percentile,
+)
+
+HISTOGRAMS = [Percentile, Entropy, MeanSquaredError, OutputWeightedError]
 
 floats = st.floats(-1e6, 1e6, width=32)
 streams = st.lists(hnp.arrays(np.float32, st.integers(0, 50), elements=floats), min_size=1, max_size=6)
@@ -84,13 +95,13 @@ def test_histogram_takes_extreme_streams(values: list[float]) -> None:
     assert seen.quantile(1.0) == np.float32(max(values))
 
 
-@pytest.mark.parametrize("kind", [Percentile, MeanSquaredError])
+@pytest.mark.parametrize("kind", HISTOGRAMS)
 def test_infinity_is_refused(kind: type[Observer]) -> None:
     with pytest.raises(ValueError, match="NaN or infinity"):
         kind(ObserverSettings()).update(np.array([1, np.inf], np.float32))
 
 
-@pytest.mark.parametrize("kind", [Percentile, MeanSquaredError])
+@pytest.mark.parametrize("kind", HISTOGRAMS)
 def test_memory_is_constant(kind: type[Observer]) -> None:
     random, observer, sizes = np.random.default_rng(0), kind(ObserverSettings()), set()
     for step in range(200):
@@ -127,6 +138,82 @@ def test_mean_squared_error_keeps_a_uniform_range() -> None:
     assert watch(MeanSquaredError(ObserverSettings()), [data]) == pytest.approx((-1, 1), abs=0.02)
 
 
-@pytest.mark.parametrize("kind", [MinMax, Percentile, MeanSquaredError])
+@pytest.mark.parametrize("kind", [MinMax, MovingAverage, *HISTOGRAMS])
 def test_nothing_seen_is_a_range_of_zero(kind: type[Observer]) -> None:
     assert watch(kind(ObserverSettings()), [np.empty(0, np.float32)]) == (0.0, 0.0)
+
+
+def test_one_sample_far_out_moves_a_moving_average_little() -> None:
+    random = np.random.default_rng(0)
+    stream = [random.uniform(-1, 1, (8, 500)).astype(np.float32) for _ in range(40)]
+    stream[20][3, 7] = 1000
+    assert watch(MinMax(ObserverSettings()), stream)[1] == 1000
+    low, high = watch(MovingAverage(ObserverSettings()), stream)
+    assert low == pytest.approx(-1, abs=0.02)
+    assert high < 12
+
+
+def test_a_moving_average_follows_samples_not_batches() -> None:
+    data = np.random.default_rng(0).standard_normal((300, 20)).astype(np.float32)
+    assert watch(MovingAverage(ObserverSettings()), [data]) == watch(MovingAverage(ObserverSettings()), np.split(data, 60))
+    drifting = data + np.arange(300, dtype=np.float32)[:, None]
+    assert 150 < np.mean(watch(MovingAverage(ObserverSettings()), [drifting])) < 299
+
+
+def divergence(data: np.ndarray, low: float, high: float, levels: int) -> float:
+    """KL of `data` from what the integers tell of it, each level's share spread evenly, by a fine histogram of numpy."""
+    edges = np.linspace(data.min(), data.max(), 2049)
+    p = np.histogram(np.clip(data, low, high), edges)[0].astype(float)
+    inside = np.histogram(data[(data >= low) & (data <= high)], edges)[0].astype(float)
+    level = np.floor((np.clip(edges[:-1], low, high) - low) / (high - low) * levels * 0.999999).astype(int)
+    held = p > 0
+    q = (np.bincount(level, inside) / np.maximum(np.bincount(level, held), 1))[level] * held
+    p, q = p[held] / p.sum(), np.maximum(q[held], 1e-12) / q.sum()
+    return float(np.sum(p * np.log(p / q)))
+
+
+def test_entropy_clips_a_long_tail_and_tells_more_with_few_levels() -> None:
+    """Where 16 integers stand for a long tail, the full range spends them on what hardly occurs."""
+    data = np.abs(np.random.default_rng(0).laplace(0, 1, 400_000)).astype(np.float32)
+    low, high = watch(Entropy(ObserverSettings(levels=16)), [data])
+    assert low == 0
+    assert 1 < high < data.max() * 0.8
+    assert divergence(data, low, high, 16) < divergence(data, 0, float(data.max()), 16) / 2
+
+
+def test_entropy_keeps_a_uniform_range() -> None:
+    data = np.random.default_rng(0).uniform(-1, 1, 400_000).astype(np.float32)
+    assert watch(Entropy(ObserverSettings()), [data]) == pytest.approx((-1, 1), abs=0.05)
+
+
+def test_zeros_behind_a_relu_do_not_move_the_entropy_range() -> None:
+    data = np.abs(np.random.default_rng(0).laplace(0, 1, 100_000)).astype(np.float32)
+    clamped = [data, np.zeros(300_000, np.float32)]
+    assert watch(Entropy(ObserverSettings()), clamped) == pytest.approx(watch(Entropy(ObserverSettings()), [data]), rel=0.01)
+
+
+def test_output_weighted_clips_channels_that_nothing_reads() -> None:
+    """A loud channel whose readers have tiny weights must not widen the steps of the one that counts."""
+    random = np.random.default_rng(0)
+    data = np.stack([random.normal(0, 1, (200, 50)), random.normal(0, 40, (200, 50))], axis=1).astype(np.float32)
+    gains = np.array([[1.0], [1e-5]])
+
+    def error(bounds: tuple[float, float]) -> float:
+        step = (bounds[1] - bounds[0]) / 255
+        integers = np.clip(np.rint(data / step), round(bounds[0] / step), round(bounds[1] / step))
+        return float((np.square(data - integers * step) * gains).mean())
+
+    weighted = watch(OutputWeightedError(ObserverSettings(gains=gains)), [data])
+    plain = watch(MeanSquaredError(ObserverSettings()), [data])
+    assert error(weighted) < error(plain) / 2
+    assert watch(OutputWeightedError(ObserverSettings()), [data]) == plain
+
+
+@given(streams)
+def test_weights_count_like_repetitions(stream: list[np.ndarray]) -> None:
+    data = np.concatenate(stream)
+    weights = np.arange(data.size, dtype=np.int64) % 3 + 1
+    weighted = Histogram()
+    weighted.add(data, weights)
+    assert np.array_equal(weighted.counts, histogram([np.repeat(data, weights)]).counts)
+    assert weighted.total == weights.sum()

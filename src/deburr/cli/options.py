@@ -13,5 +13,10 @@ Json = Annotated[
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Same inputs, same seed: same bytes.")]
 Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Threads (all cores unless given).")]
 Data = Annotated[
-    Path | None, typer.Option("--data", metavar="NPZ", help="An array per model input, samples on the first axis.")
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="NPZ|DIR",
+        help="An array per model input, samples on the first axis; a folder of them, one for each size.",
+    ),
 ]
