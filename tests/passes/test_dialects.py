@@ -247,5 +247,8 @@ def test_every_wiring_of_the_pruning_matrix(name: str) -> None:
         result = to_proto(context.model)
         onnx.checker.check_model(result, full_check=True)
         for wanted, given in zip(outputs(proto, data), outputs(result, data), strict=True):
-            assert sqnr(wanted, given) > 18
+            if name == "choice_of_boxes":  # indices: nearly all the same, and how far apart the others are means nothing
+                assert np.mean(wanted == given) > 0.9
+            else:
+                assert sqnr(wanted, given) > 18
         assert ops(optimized(result, f"quantize{{dialect={dialect}}}", data=data).model) == ops(context.model)
