@@ -247,7 +247,8 @@ def test_every_wiring_of_the_pruning_matrix(name: str) -> None:
         result = to_proto(context.model)
         onnx.checker.check_model(result, full_check=True)
         for wanted, given in zip(outputs(proto, data), outputs(result, data), strict=True):
-            if name == "choice_of_boxes":  # indices: nearly all the same, and how far apart the others are means nothing
+            # Indices of chosen boxes are nearly all the same, and how far apart the others are means nothing.
+            if name == "choice_of_boxes" and np.array_equal(wanted, np.rint(wanted)):
                 assert np.mean(wanted == given) > 0.9
             else:
                 assert sqnr(wanted, given) > 18
