@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from deburr.ir.evaluate import Evaluator, fixed_batch
-from deburr.ir.graph import Graph
 from deburr.ir.model import Model
 from deburr.ir.node import Node
 from deburr.ir.samples import Samples
 from deburr.ir.types import Array, QParams
 from deburr.ir.value import Value
-from deburr.passes.linear.prefix import capture_prefix
+from deburr.passes.linear.prefix import capture_prefix, part
 from deburr.passes.quantize.arithmetic import round_trip
 
 BATCH = 8
@@ -86,21 +85,10 @@ def _border(nodes: Mapping[Node, None]) -> list[Value]:
 
 def _behind(model: Model, node: Node, nodes: Mapping[Node, None], weights: npt.NDArray[np.generic]) -> Model:
     """The part of the model from `node` on; it reads `ROUNDED` in place of its data, and the given weights."""
-    graph, copies = Graph(model.graph.name), dict[Value, Value]()
-
-    def copy(value: Value | None) -> Value | None:
-        if value is not None and value not in copies:
-            copies[value] = graph.add_value(value.name, value.type)
-            copies[value].constant = value.constant
-        return copies[value] if value is not None else None
-
-    data = graph.add_value(graph.fresh_name(ROUNDED), node.input(0).type)
-    for one in nodes:
-        inputs: list[Value | None] = [copy(value) for value in one.inputs] if one is not node else [
-            data, graph.add_constant(weights, "rounded weights"), *(copy(value) for value in one.inputs[2:])
-        ]  # fmt: skip
-        graph.add_node(one.op, inputs, [copy(value) for value in one.outputs], one.attributes, domain=one.domain, name=one.name)
-    given = (copies[value] for value in _border(nodes) if value in copies)
-    graph.set_inputs([data, *given])
-    graph.set_outputs([copies[value] for value in dict.fromkeys(model.graph.outputs) if value.producer in nodes])
-    return Model(graph, dict(model.opset_imports), model.functions, ir_version=model.ir_version)
+    behind = part(model, list(nodes), [value for value in dict.fromkeys(model.graph.outputs) if value.producer in nodes])
+    graph, first = behind.graph, next(iter(behind.graph.nodes))
+    data = graph.add_value(ROUNDED, node.input(0).type)
+    first.set_input(0, data)
+    first.set_input(1, graph.add_constant(weights, "rounded weights"))
+    graph.set_inputs([data, *(value for value in graph.inputs if value.uses)])
+    return behind
