@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deburr import __version__
-from deburr.inspect import Size, size
+from deburr.inspect import Size, Table, size
 from deburr.ir.files import write_atomically
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class OptimizeReport:
         """What a reader must not overlook."""
         warnings = {
             "calibrated on random data: the accuracy of this model means nothing until it is measured": self.synthetic,
-            f"{self.interrupted} was interrupted: this is the best model that it had found": self.interrupted,
+            f"{self.interrupted} was interrupted: the model is what it had reached by then": self.interrupted,
         }
         return "; ".join(text for text, holds in warnings.items() if holds)
 
@@ -75,24 +75,28 @@ class OptimizeReport:
     def to_json(self) -> dict[str, Any]:
         return {"deburr": __version__, **asdict(self), "warning": self.warning}
 
-    def to_markdown(self) -> str:
+    def to_markdown(self, weights: Table | None = None) -> str:
         data = f"{self.samples} samples of {self.data}" if self.data else "none"
         lines = [
             f"# {self.output}", "", f"`{self.pipeline}` over `{self.model}`, seed {self.seed}. Calibration data: {data}.", "",
             *([f"**Warning: {self.warning}.**", ""] if self.warning else []), *markdown_table(self.columns, self.rows),
         ]  # fmt: skip
+        if weights is not None:
+            lines += ["", "What each way to store the weights takes:", "", *markdown_table(weights.columns, weights.rows)]
         if self.remarks:
             lines += ["", "Left alone:", "", *(f"- {remark}" for remark in self.remarks)]
         return "\n".join(lines) + "\n"
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, weights: Table | None = None) -> None:
         """report.json and report.md; the folder is made where there is none.
 
+        :param weights: what each way to store them takes, where passes made them sparse or share values.
         :raises DeburrError: E109.
         """
         make_folder(folder)
-        write_text(folder / "report.json", json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n")
-        write_text(folder / "report.md", self.to_markdown())
+        document = self.to_json() | ({"weights": weights.to_json()} if weights is not None else {})
+        write_text(folder / "report.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        write_text(folder / "report.md", self.to_markdown(weights))
 
 
 def markdown_table(columns: Sequence[object], rows: Sequence[Sequence[object]]) -> list[str]:

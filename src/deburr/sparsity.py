@@ -15,21 +15,26 @@ _FORMS = ("dense", "deflate", "sparse_initializer", "bitmask", "indices")
 _COLUMNS = ("weight", "structure", "elements", "zeros", "share", "distinct", *(f"{form} bytes" for form in _FORMS))
 
 
-def sparsity_of(model: Model) -> list[Sparsity]:
-    """The weights of all graphs; those that `store-weights` stored as they are once unpacked."""
+def _unpacked(model: Model) -> Model:
+    """The model with weights that `store-weights` stored as they are once unpacked."""
     from deburr import api
+
+    return api.optimize(model, f"fold-constants{{limit={1 << 30}}}")
+
+
+def _of(model: Model) -> list[Sparsity]:
+    """The weights of all graphs."""
     from deburr.passes.prune.sparsity import sparsity
 
-    unpacked = api.optimize(model, f"fold-constants{{limit={1 << 30}}}")
-    return [found for graph in unpacked.graphs for found in sparsity(graph)]
+    return [found for graph in model.graphs for found in sparsity(graph)]
 
 
 def sparsity(model: Model) -> Table:
     """Zeros, their structure, distinct values, and what each form takes in a file, for each weight and in total."""
-    return table(sparsity_of(model))
+    return _table(_of(_unpacked(model)))
 
 
-def table(found: Sequence[Sparsity]) -> Table:
+def _table(found: Sequence[Sparsity]) -> Table:
     """Where a weight has no form of some kind, the total counts it dense."""
     rows: list[tuple[Any, ...]] = [(one.name, one.structure, *_counts([one]), one.distinct, *_bytes(one)) for one in found]
     if found:
@@ -38,11 +43,22 @@ def table(found: Sequence[Sparsity]) -> Table:
     return Table("sparsity", _COLUMNS, rows, left=2)
 
 
-def changed(before: Sequence[Sparsity], after: Sequence[Sparsity]) -> bool:
-    """Whether weights became zero, or came to share values that an index of one byte counts."""
-    zeros = [sum(one.zeros for one in found) for found in (before, after)]
-    few = [sum(one.distinct <= 256 < one.elements for one in found) for found in (before, after)]
-    return zeros[1] > zeros[0] or few[1] > few[0]
+def changes(before: Model, after: Model) -> Table | None:
+    """The table of `after` where weights became zero, or came to share values that an index of one byte counts."""
+    unpacked = _unpacked(after)
+    (zeros, few), (more_zeros, more_few) = _simple(before), _simple(unpacked)
+    return _table(_of(unpacked)) if more_zeros > zeros or more_few > few else None
+
+
+def _simple(model: Model) -> tuple[int, int]:
+    """How many elements of weights are zero, and how many weights have few values."""
+    import numpy as np
+
+    from deburr.passes.prune.weight_tensors import weight_tensors
+
+    arrays = [weight.array for graph in model.graphs for weight in weight_tensors(graph)]
+    few = sum(len(np.unique(array.astype(np.float64))) <= 256 < array.size for array in arrays)
+    return sum(int((array == 0).sum()) for array in arrays), few
 
 
 def _sizes(found: Sequence[Sparsity], form: str) -> list[tuple[Sparsity, int | None]]:

@@ -99,7 +99,9 @@ def optimize(
         output.say(f"warning: {written.warning}")
     output.write_json(written.to_json(), json)
     if report is not None:
-        written.write(report)
+        from deburr.sparsity import changes
+
+        written.write(report, changes(before, after))
     if written.interrupted:
         raise typer.Exit(output.INTERRUPTED)
 
