@@ -147,7 +147,7 @@ class SayInterrupted(Instrument):
 
     def interrupted(self, step: Step, context: Context) -> None:
         self.stream.write(
-            f"interrupted: {step.pass_.name} ends with its best model so far, and the rest of the pipeline goes on "
+            f"interrupted: {step.pass_.name} ends with what it has reached, and the rest of the pipeline goes on "
             "(Ctrl-C again gives up)\n"
         )
 

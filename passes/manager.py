@@ -121,7 +121,8 @@ def run_pass(pass_: Pass, context: Context) -> bool:
         if not pass_.keeps_best or context.interrupted is not None:
             raise
         context.interrupted = pass_
-        context.remark("", "interrupted: it ended early with the best model so far")
+        reached = "with the best model so far" if context.model is not model else "before it had changed anything"
+        context.remark("", f"interrupted: it ended early, {reached}")
     finally:
         context.running = None
     changed = context.model is not model or model.revision != before

@@ -37,10 +37,14 @@ class PruneSearch(IterativePruning):
         single sample."""
         self._check_search()
         trials, floor = self.trials(context, from_start=True)
-        low, high, ratio, best = 0.0, self.ratio, self.ratio, ""
+        low, high, ratio, best, place = 0.0, self.ratio, self.ratio, "", f"graph {graph.name!r}"
         count = 1 + math.ceil(math.log2(max(1.0, self.ratio / self.resolution)))
         for _step in context.progress(range(count), count, lambda: trials.figures):
-            trial, _ = trials.run(ratio)
+            trial, changed = trials.run(ratio)
+            if not changed and ratio == self.ratio:
+                trials.adopt(trial)  # for its remarks, about what holds the budget
+                context.remark(place, "nothing can be removed", "lower round_to or minimum, or see what is frozen")
+                return
             quality = trials.quality(trial)
             trials.figures = f"ratio {ratio:.1%}: {trials.cut(trial):.1%} of the {self.budget} gone, {quality}"
             if floor.holds(quality):
@@ -51,7 +55,6 @@ class PruneSearch(IterativePruning):
             if low == self.ratio:
                 break
             ratio = (low + high) / 2
-        place = f"graph {context.model.graph.name!r}"
         if best:
             context.remark(place, f"the floor ({floor}) is kept by {best}")
         else:
