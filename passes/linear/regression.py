@@ -43,6 +43,19 @@ class Moments:
         xx = self.xx / self.count - mean_x[:, :, None] * mean_x[:, None, :]
         return xx, self.xy / self.count - mean_x[:, :, None] * mean_y[:, None, :]
 
+    def shrinkage(self, covariance: Matrix) -> Matrix:
+        """How much of a covariance [groups, inputs, inputs] is to be taken for noise of few rows, 0 to 1, [groups].
+
+        The weight of the identity, scaled to the mean variance, in the oracle approximating shrinkage estimator (Chen, Wiesel,
+        Eldar, Hero 2010, "Shrinkage algorithms for MMSE covariance estimation", eq. 23).
+        """
+        size = covariance.shape[1]
+        squares, trace = np.square(covariance).sum(axis=(1, 2)), np.trace(covariance, axis1=1, axis2=2)
+        above = (1 - 2 / size) * squares + trace**2
+        below = (self.count + 1 - 2 / size) * (squares - trace**2 / size)
+        noise: Matrix = np.divide(above, below, out=np.ones_like(above), where=above < below)
+        return noise
+
     def fit(self, weight: Matrix, damping: float) -> tuple[Matrix, Matrix]:
         """Weights [groups, inputs, outputs] and bias [groups, outputs] that minimize |X W + b - Y|² + damping·d·|W - weight|².
 

@@ -40,7 +40,7 @@ def reconstruction(analysis: Channels, context: Context) -> Scores:
 
 @dataclass(eq=False)
 class _Solved:
-    """The class of each input channel of a consumer, `inverse` [d, d] of its damped covariance, and `weight` [d, outputs] in
+    """The class of each input channel of a consumer, `inverse` [d, d] of its shrunken covariance, and `weight` [d, outputs] in
     units of the output's standard deviation."""
 
     vector: Ids
@@ -49,9 +49,11 @@ class _Solved:
 
 
 def _solve(consumer: Consumer) -> _Solved:
-    covariance = consumer.moments.centered()[0][0]
-    size = len(covariance)
-    covariance += (_DAMPING * np.trace(covariance) / size + 1e-10) * np.eye(size)
+    covariances = consumer.moments.centered()[0]
+    covariance, size = covariances[0], len(covariances[0])
+    # Behind a global pooling there may be fewer rows than inputs: any channel would seem to follow from the others.
+    noise = max(float(consumer.moments.shrinkage(covariances)[0]), _DAMPING)
+    covariance = (1 - noise) * covariance + (noise * np.trace(covariance) / size + 1e-10) * np.eye(size)
     weight = consumer.layer.matrix()[0]
     energy = float((weight * (covariance @ weight)).sum())
     return _Solved(consumer.vector, np.linalg.inv(covariance), weight / np.sqrt(max(energy, 1e-30)))

@@ -162,3 +162,14 @@ def test_a_plugin_criterion_is_found_by_name(monkeypatch):
 
 def _last_first(analysis, context):
     return -np.arange(analysis.class_count, dtype=np.float64)
+
+
+def test_few_samples_do_not_make_channels_redundant():
+    """Behind a global pooling every sample is one row: with fewer rows than channels, each seems to follow from the others."""
+    builder = Builder()
+    pooled = builder.node("GlobalAveragePool", [builder.node("Relu", [builder.conv("x", 32, 32, 1)])])
+    builder.gemm(builder.node("Flatten", [pooled]), 32, 8, "y")
+    proto = builder.model({"x": ["batch", 32, 2, 2]}, {"y": ["batch", 8]})
+    images = np.random.default_rng(0).standard_normal((2048, 32, 2, 2)).astype(np.float32)
+    few, many = (np.median(_scores("reconstruction", proto, {"x": images[:count]})[0]) for count in (12, 2048))
+    assert few > 0.2 * many
