@@ -77,3 +77,14 @@ def test_a_model_without_weights_has_no_rows(folder: Path, capfd: pytest.Capture
     onnx.save(branch_on_sum(), "b.onnx")
     assert call("inspect b.onnx --sparsity") == 0
     assert capfd.readouterr().out.endswith("sparsity\nnone\n")
+
+
+def test_a_report_says_what_each_form_takes_where_a_pass_changed_that(folder: Path) -> None:
+    assert call("optimize m.onnx -o s.onnx -p prune-weights{sparsity=0.8} --report sparse") == 0
+    rows = json.loads(Path("sparse/report.json").read_text())["weights"]
+    assert rows[-1]["weight"] == "total"
+    assert rows[-1]["bitmask bytes"] < rows[-1]["dense bytes"] / 2
+    assert "What each way to store the weights takes:" in Path("sparse/report.md").read_text()
+    assert call("optimize m.onnx -o d.onnx --report dense") == 0
+    assert "weights" not in json.loads(Path("dense/report.json").read_text())
+    assert "What each way" not in Path("dense/report.md").read_text()

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import onnx
 import pytest
 
 from deburr.cli import main
@@ -127,3 +128,29 @@ def _children(pid: int) -> list[int]:
     import psutil
 
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def test_interrupting_gradual_pruning_writes_the_best_model_so_far(folder: Path) -> None:
+    pipeline = "clean,prune-gradually{ratio=0.9,steps=500,schedule=linear,round_to=1},remove-dead-code"
+    process = subprocess.Popen(
+        [SCRIPT, "optimize", "m.onnx", "-o", "x.onnx", "-p", pipeline, "--data", "c.npz", "--report", "r"],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )  # fmt: skip
+    assert process.stderr is not None
+    lines = []
+    while not (lines and " gone, SQNR" in lines[-1]):  # the first step that removed something
+        lines.append(process.stderr.readline())
+        assert lines[-1], "".join(lines)
+    process.send_signal(signal.SIGINT)
+    try:
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "interrupted: prune-gradually ends with what it has reached" in error
+    assert "warning: prune-gradually was interrupted: the model is what it had reached by then" in error
+    assert json.loads(Path("r/report.json").read_text())["interrupted"] == "prune-gradually"
+    before, after = (sum(len(one.raw_data) for one in onnx.load(name).graph.initializer) for name in ("m.onnx", "x.onnx"))
+    assert after < before
+    onnx.checker.check_model(onnx.load("x.onnx"), full_check=True)
