@@ -23,9 +23,16 @@ from figures import table, write_json
 
 FOLDER = Path(__file__).parents[1] / "examples" / "fashion_mnist"
 PEER = Path(__file__).with_name("torch_pruning_peer.py")
+L2 = "prune-channels{{criterion=l2,ratio={ratio},round_to=1}}"
+RECONSTRUCTION = "prune-channels{{criterion=reconstruction,per_cost=true,ratio={ratio},round_to=1}}"
+GRADUALLY = "prune-gradually{{ratio={ratio},steps=%d,round_to=1}}"
 PRUNING = {
-    "l2": "prune-channels{{criterion=l2,ratio={ratio},round_to=1}}",
-    "reconstruction": "prune-channels{{criterion=reconstruction,per_cost=true,ratio={ratio},round_to=1}}",
+    "l2": L2,
+    "l2 + compensate": f"{L2},compensate",
+    "reconstruction": RECONSTRUCTION,
+    "reconstruction + compensate": f"{RECONSTRUCTION},compensate",
+    "gradually, 4 steps": GRADUALLY % 4,
+    "gradually, 8 steps": GRADUALLY % 8,
 }
 COLUMNS = {
     "pruning": "",
@@ -39,7 +46,7 @@ COLUMNS = {
 
 
 def pruned(folder: Path, ratios: tuple[float, ...], samples: int | None) -> list[dict[str, Any]]:
-    """The original, and a row for each criterion, ratio, and with or without compensation; `lost` is in points."""
+    """The original, and a row for each way of pruning and each ratio; `lost` is in points."""
     import numpy as np
 
     import deburr
@@ -52,14 +59,13 @@ def pruned(folder: Path, ratios: tuple[float, ...], samples: int | None) -> list
     before = size(original)
     best = accuracy(deburr.run(original, data)["logits"], labels)
     rows: list[dict[str, Any]] = [{"pruning": "original", "accuracy": best, "macs": before.macs, "samples": len(labels)}]
-    for (name, text), mended, ratio in itertools.product(PRUNING.items(), (False, True), ratios):
+    for (name, text), ratio in itertools.product(PRUNING.items(), ratios):
         start = time.perf_counter()
-        pipeline = text.format(ratio=ratio) + ",compensate" * mended
-        small = deburr.optimize(original, pipeline, data=folder / "calibration.npz", seed=0)
+        small = deburr.optimize(original, text.format(ratio=ratio), data=folder / "calibration.npz", seed=0)
         seconds, after = time.perf_counter() - start, size(small)
         found = accuracy(deburr.run(small, data)["logits"], labels)
         rows.append({
-            "pruning": name + " + compensate" * mended, "wanted": ratio, "macs_cut": 1 - after.macs / before.macs,
+            "pruning": name, "wanted": ratio, "macs_cut": 1 - after.macs / before.macs,
             "parameters_cut": 1 - after.parameters / before.parameters, "accuracy": found,
             "lost": 100 * (best - found) if best is not None and found is not None else None, "seconds": seconds,
         })  # fmt: skip
