@@ -44,7 +44,7 @@ def measure(file: Path, ratio: float, options: ChannelOptions) -> dict[str, Any]
     before, analysis = cost(graph, context), channels(graph, context, options)
     ledger, scores = Ledger(analysis, before), registry.criteria().find("l2", "E203", "criterion", "zoo")(analysis, context)
     scores = compare_within(analysis, scores, "group")
-    most = choose(analysis, ledger, scores, Limits(0.999999, "macs", 1, 1))
+    most, _ = analysis.repair(choose(analysis, ledger, scores, Limits(0.999999, "macs", 1, 1)), scores)
     keep, refused = analysis.repair(choose(analysis, ledger, scores, Limits(ratio, "macs", 1, 1)), scores)
     row = {
         "nodes": len(graph), "groups": len(analysis.groups), "prunable": len(analysis.prunable), "refused": len(refused),
