@@ -31,6 +31,11 @@ def test_help_answers_within_three_tenths_of_a_second() -> None:
     assert min(seconds) <= 0.3
 
 
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "deburr", "optimise"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error[E901]: no such command 'optimise'; did you mean optimize?\n")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_explains_itself(command: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0

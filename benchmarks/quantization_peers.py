@@ -1,0 +1,64 @@
+"""A quantizer that people use today, run on one model: a program of its own, so that its time and memory are its own.
+
+    python quantization_peers.py {onnxruntime-minmax,onnxruntime-percentile,nncf} MODEL.onnx CALIBRATION.npz OUT.onnx
+
+ONNX Runtime: quant_pre_process, then quantize_static with QDQ, u8 activations, s8 weights per channel. NNCF: nncf.quantize with
+its sequential bias correction (fast_bias_correction=False). Needs nothing of deburr.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def onnxruntime(model: Path, data: dict[str, np.ndarray], out: Path, method: str) -> None:
+    """:param method: of CalibrationMethod, "MinMax" or "Percentile"."""
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.samples = iter(range(len(next(iter(data.values())))))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            index = next(self.samples, None)
+            return None if index is None else {name: array[index : index + 1] for name, array in data.items()}
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(model), str(prepared))
+        quantization.quantize_static(
+            str(prepared), str(out), Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+            activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+            calibrate_method=quantization.CalibrationMethod[method],
+        )  # fmt: skip
+
+
+def nncf(model: Path, data: dict[str, np.ndarray], out: Path) -> None:
+    import nncf as peer
+    import onnx
+
+    samples = [{name: array[i : i + 1] for name, array in data.items()} for i in range(len(next(iter(data.values()))))]
+    made: Any = peer.quantize(
+        onnx.load(model), peer.Dataset(samples), subset_size=len(samples), fast_bias_correction=False,
+        preset=peer.QuantizationPreset.MIXED,
+    )  # fmt: skip
+    onnx.save(made, out)
+
+
+PEERS = {
+    "onnxruntime-minmax": lambda model, data, out: onnxruntime(model, data, out, "MinMax"),
+    "onnxruntime-percentile": lambda model, data, out: onnxruntime(model, data, out, "Percentile"),
+    "nncf": nncf,
+}
+
+
+if __name__ == "__main__":
+    name, model, calibration, out = sys.argv[1:]
+    with np.load(calibration) as archive:
+        PEERS[name](Path(model), {key: archive[key] for key in archive.files if key != "labels"}, Path(out))
