@@ -31,7 +31,7 @@ def onnxruntime(model: Path, data: dict[str, np.ndarray], out: Path, method: str
 
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(str(model), str(prepared))
+        quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)  # that needs sympy
         quantization.quantize_static(
             str(prepared), str(out), Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
             activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
