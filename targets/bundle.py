@@ -88,6 +88,22 @@ class Bundle:
             results = self._run_in_parts(arrays)
         return {tensor.name: array for tensor, array in zip(self._description.outputs, results, strict=True)}
 
+    def profile(self, inputs: Mapping[str, Array], calls: int = 20) -> list[list[tuple[str, float]]]:
+        """Each of `calls` runs as the functions that it called, in order, with the seconds that each took.
+
+        Those of ours begin with "deburr_" and follow `manifest["groups"]`; those that begin with "vm." are bookkeeping.
+
+        :param inputs: for one run, `manifest["batch"]` samples.
+        :raises DeburrError: as `run`.
+        """
+        arrays = self._ordered(inputs)
+        for tensor, array, size in zip(self._description.inputs, arrays, self._sizes, strict=True):
+            if array.shape != size:
+                raise DeburrError(
+                    "E303", "wrong shape", where=f"input {tensor.name!r}", why=f"one run takes {size}, not {array.shape}"
+                )
+        return self._program.profile(arrays, calls)
+
     def _run_in_parts(self, arrays: list[Array]) -> list[Array]:
         batch, count = self._description.batch, len(arrays[0])
         outputs = [np.empty((count, *tensor.sizes(batch)[1:]), tensor.numpy) for tensor in self._description.outputs]

@@ -18,6 +18,7 @@ from deburr.ir.value import Value
 from deburr.targets import manifest as manifests
 from deburr.targets.bundle import LIBRARY, Bundle
 from deburr.targets.check import compare, inputs_for
+from deburr.targets.groups import groups
 from deburr.targets.lower import lower, prepare
 from deburr.targets.process import Job, build
 from deburr.targets.schedules.space import to_fields
@@ -96,7 +97,7 @@ def compile(  # noqa: A001
             instruction_sets=result.instruction_sets, threads=count, batch=chosen.batch if batched else 1, seed=seed,
             pipeline=model.metadata.get("deburr.pipeline", ""), remarks=remarks,
             inputs=[_tensor(value, batched) for value in lowered.graph.inputs if value.constant is None],
-            outputs=[_tensor(value, batched) for value in lowered.graph.outputs],
+            outputs=[_tensor(value, batched) for value in lowered.graph.outputs], groups=groups(lowered),
             files={LIBRARY: manifests.describe(result.library)},
         )  # fmt: skip
         write_atomically(path, lambda fresh: _write(fresh, result.library, description))

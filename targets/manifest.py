@@ -14,7 +14,7 @@ import pydantic
 from deburr.ir.errors import DeburrError
 from deburr.ir.types import DType, TensorType
 
-FORMAT = 1
+FORMAT = 2
 FILE = "manifest.json"
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}  # where ONNX and numpy differ
 
@@ -44,6 +44,16 @@ class Tensor(_Part):
         return tuple(batch if size is None else size for size in self.shape)
 
 
+class Group(_Part):
+    """One call of a fused kernel: the layer it stands for, its operator, its sizes as text, and its multiply-accumulates."""
+
+    layer: str
+    operator: str
+    shape: str
+    dtype: str
+    macs: int
+
+
 class File(_Part):
     """A file of the bundle."""
 
@@ -64,6 +74,7 @@ class Manifest(_Part):
     pipeline: str
     inputs: list[Tensor]
     outputs: list[Tensor]
+    groups: list[Group]
     remarks: list[str]
     files: dict[str, File]
 

@@ -16,7 +16,7 @@ from models import conv_chain, perceptron
 
 import deburr
 from deburr.cli import main
-from deburr.measure import Candidate, _Worker, bench, candidates
+from deburr.measure import Candidate, WorkerProcess, bench, candidates
 
 
 @pytest.fixture
@@ -50,13 +50,13 @@ def test_a_model_in_onnxruntime_and_a_bundle(
 
 def test_turns_are_interleaved(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    ask = _Worker.ask
+    ask = WorkerProcess.ask
 
-    def noting(self: _Worker, command: str, **arguments: object) -> dict[str, object]:
+    def noting(self: WorkerProcess, command: str, **arguments: object) -> dict[str, object]:
         asked.append(self.candidate.name)
         return ask(self, command, **arguments)
 
-    monkeypatch.setattr(_Worker, "ask", noting)
+    monkeypatch.setattr(WorkerProcess, "ask", noting)
     entries = [Candidate(name, "onnxruntime", model) for name in "ABC"]
     bench(entries, threads=1, rounds=4, round_ms=1)
     assert "".join(asked[-12:]) == "ABCABCABCABC"
@@ -104,7 +104,7 @@ def test_openvino_runs_or_says_what_to_install(model: Path) -> None:
 
 
 def test_a_candidate_that_dies_is_named(model: Path) -> None:
-    with _Worker(Candidate("p", "onnxruntime", model), 1) as worker:
+    with WorkerProcess(Candidate("p", "onnxruntime", model), 1) as worker:
         worker.ask("prepare", inputs=None, batch=1, seed=0, warmup=0)
         threading.Timer(0.5, os.kill, (worker._process.pid, signal.SIGKILL)).start()
         with pytest.raises(deburr.DeburrError) as caught:
@@ -120,7 +120,7 @@ def test_a_candidate_that_does_not_open_leaves_no_process(tmp_path: Path) -> Non
 
 
 def test_workers_use_the_threads_that_were_asked_for(bundle: Path) -> None:
-    with _Worker(Candidate("b", "deburr", bundle), 2) as worker:
+    with WorkerProcess(Candidate("b", "deburr", bundle), 2) as worker:
         worker.ask("prepare", inputs=None, batch=1, seed=0, warmup=5)
         assert worker.ask("run", calls=3)["ms"]
         status = Path(f"/proc/{worker._process.pid}/environ").read_bytes().split(b"\0")

@@ -118,7 +118,7 @@ def bench(
         feed = folder / "inputs.npz"
         if data is not None:
             write_arrays(feed, {name: np.ascontiguousarray(array[:batch]) for name, array in data.items()})
-        workers = [stack.enter_context(_Worker(entry, threads)) for entry in entries]
+        workers = [stack.enter_context(WorkerProcess(entry, threads)) for entry in entries]
         for worker in workers:
             worker.ask("prepare", inputs=str(feed) if data is not None else None, batch=batch, seed=seed, warmup=warmup)
         calls = [max(1, round(round_ms / worker.ask("run", calls=3)["ms"][1])) for worker in workers]
@@ -138,13 +138,13 @@ def _rows(entries: Sequence[Candidate], times: Sequence[Sequence[float]]) -> Ite
         yield Timing(entry.name, entry.engine, str(entry.path), p50, p90, p50 / first, len(kept))
 
 
-class _Worker:
+class WorkerProcess:
     """A process that holds one candidate and answers one line of JSON per line of JSON."""
 
     def __init__(self, candidate: Candidate, threads: int) -> None:
         self.candidate, self.threads = candidate, threads
 
-    def __enter__(self) -> _Worker:
+    def __enter__(self) -> WorkerProcess:
         # The count stands in the environment as well: some pools are made when their library is imported.
         count = str(self.threads)
         environment = {**os.environ, "TVM_NUM_THREADS": count, "OMP_NUM_THREADS": count}

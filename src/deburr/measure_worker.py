@@ -70,7 +70,8 @@ class Compiled:
         from deburr import api
         from deburr.runner import BundleRunner
 
-        runner = BundleRunner(api.open(path, threads=threads))
+        self.bundle = api.open(path, threads=threads)
+        runner = BundleRunner(self.bundle)
         self.inputs, self.run = runner.inputs, runner.run
 
 
@@ -109,6 +110,18 @@ class Worker:
         self.run(warmup)
         return {}
 
+    def profile(self, calls: int) -> dict[str, Any]:
+        """Seconds of each function of each of `calls` runs of a bundle, what it says of them, and what the machine can do."""
+        assert isinstance(self._engine, Compiled)
+        from deburr.targets.schedules.ceiling import ceiling
+        from deburr.targets.target import Target
+
+        bundle = self._engine.bundle
+        runs, manifest = bundle.profile(self._feed, calls), bundle.manifest
+        used = {group["dtype"] for group in manifest["groups"] if group["macs"]}
+        limits = {dtype: ceiling(Target(**manifest["target"]), dtype, bundle.threads) for dtype in sorted(used)}
+        return {"runs": runs, "groups": manifest["groups"], "threads": bundle.threads, "ceilings": limits}
+
     def run(self, calls: int) -> dict[str, Any]:
         """Milliseconds of each of `calls` calls."""
         assert self._engine is not None
@@ -129,7 +142,9 @@ def _type(name: str, shape: list[Any]) -> TensorType:
 
 def answer(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
     """The result of a command, or what went wrong in the parts of a `DeburrError`."""
-    commands: dict[str, Callable[..., dict[str, Any]]] = {"open": worker.open, "prepare": worker.prepare, "run": worker.run}
+    commands: dict[str, Callable[..., dict[str, Any]]] = {
+        "open": worker.open, "prepare": worker.prepare, "run": worker.run, "profile": worker.profile,
+    }  # fmt: skip
     try:
         return commands[request.pop("command")](**request)
     except DeburrError as error:

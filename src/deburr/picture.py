@@ -5,6 +5,8 @@ networkx gives the graph and its layers, matplotlib draws it: the optional extra
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,20 +25,36 @@ def draw_groups(model: Model, path: Path) -> None:
 
     :raises DeburrError: E902 without matplotlib, E901 for another kind of file, E109 where it cannot be written.
     """
+    matplotlib_for("--picture", path)
+    write_figure(lambda: _figure(coupling_graph(model)), path)
+
+
+def matplotlib_for(option: str, path: Path) -> None:
+    """Refuse a picture that could not be drawn.
+
+    :raises DeburrError: E902 without matplotlib, E901 for a kind of file that is none of .svg, .png and .pdf.
+    """
+    if path.suffix.lower() not in (".svg", ".png", ".pdf"):
+        hint = "end its name in .svg, .png or .pdf"
+        raise DeburrError("E901", "no such kind of picture", where=str(path), hint=hint)
+    if find_spec("matplotlib") is None:
+        hint = "pip install 'deburr[plot]'"
+        raise DeburrError("E902", "matplotlib is missing", where=option, why="it draws the picture", hint=hint)
+
+
+def write_figure(make: Callable[[], Any], path: Path) -> None:
+    """Write the `matplotlib.figure.Figure` that `make` gives, whole or not at all.
+
+    :raises DeburrError: E109 where it cannot be written.
+    """
+    import matplotlib as mpl
+
     from deburr.ir.files import write_atomically
 
     kind = path.suffix.lower().lstrip(".")
-    if kind not in ("svg", "png", "pdf"):
-        hint = "end its name in .svg, .png or .pdf"
-        raise DeburrError("E901", "no such kind of picture", where=str(path), hint=hint)
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        hint = "pip install 'deburr[plot]'"
-        raise DeburrError("E902", "matplotlib is missing", where="--picture", why="it draws the picture", hint=hint) from error
     # Letters stay text, and nothing in the file changes from one run to the next.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "deburr"}):
-        figure = _figure(coupling_graph(model))
+        figure = make()
         metadata = {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else {}
         write_atomically(path, lambda fresh: figure.savefig(fresh, format=kind, metadata=metadata))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,6 +26,12 @@ def bench(
     data: Data = None,
     batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Samples per call.")] = 1,
     rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Turns that each candidate gets.")] = 20,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Where one bundle's time goes, against the machine's ceiling.")
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="With --profile: draw it as .png, .svg or .pdf.")
+    ] = None,
     seed: Seed = 0,
     json: Json = None,
 ) -> None:
@@ -35,10 +41,13 @@ def bench(
     from deburr import measure
     from deburr.ir.samples import read_arrays
 
-    output.require_writable(json)
+    output.require_writable(json, picture)
     arrays = read_arrays(data) if data is not None else None
     if arrays is not None:
         arrays.pop("labels", None)
+    if profile or picture is not None:
+        _profile(paths if profile and not peer else [], picture, json, threads=threads, data=arrays, seed=seed)
+        return
     with output.timed("measured"):
         measured = measure.bench(
             measure.candidates(paths, peer or []), threads=threads, data=arrays, batch=batch, rounds=rounds, seed=seed,
@@ -54,3 +63,43 @@ def bench(
             f"{measured.threads} threads, batch {measured.batch}, {measured.rounds} turns each, inputs {measured.inputs}"
         )
     output.write_json(measured.to_json(), json)
+
+
+def _profile(paths: list[Path], picture: Path | None, json: Path | None, **options: Any) -> None:
+    """:raises DeburrError: E901 unless there is one bundle and nothing to set it against."""
+    from deburr.ir.errors import DeburrError
+    from deburr.picture import matplotlib_for
+    from deburr.profile import profile
+    from deburr.profile_chart import draw
+
+    if len(paths) != 1:
+        raise DeburrError(
+            "E901", "a profile is of one bundle alone", where="--profile", hint="deburr bench BUNDLE --profile [--picture FILE]"
+        )
+    if picture is not None:
+        matplotlib_for("--picture", picture)
+    with output.timed("profiled"):
+        found = profile(paths[0], **options)
+    if picture is not None:
+        draw(found, picture)
+    if not output.quiet(json):
+        output.table(
+            ["layer", "operator", "sizes", "us", "share", "GMAC/s", "of ceiling"],
+            [
+                (row.layer, row.operator, row.shape, f"{row.us:.1f}", f"{row.share:.1%}", _figure(row.gmacs, ".0f"),
+                 _figure(row.of_ceiling, ".0%"))
+                for row in found.rows
+            ],
+            left=3,
+        )  # fmt: skip
+        ceilings = ", ".join(f"{rate / 1e9:.0f} GMAC/s on {dtype}" for dtype, rate in found.ceilings.items())
+        runs = f"{found.threads} threads, medians of {found.runs} runs, inputs {found.inputs}"
+        output.put(f"{found.total_us:.0f} us in all, {runs}")
+        output.put(f"the ceiling, bare instructions on all threads: {ceilings or 'not asked for'}")
+        for remark in found.remarks:
+            output.put(f"remark: {remark}")
+    output.write_json(found.to_json(), json)
+
+
+def _figure(number: float | None, form: str) -> str:
+    return "-" if number is None else format(number, form)

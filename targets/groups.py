@@ -1,0 +1,36 @@
+"""The fused groups of a lowered model in the order in which they run: what a profile calls its rows."""
+
+from __future__ import annotations
+
+from deburr.ir.model import Model
+from deburr.ir.node import Node
+from deburr.targets.kernels import workload as w
+from deburr.targets.lower import dialect
+from deburr.targets.lower.workloads import workload
+from deburr.targets.manifest import Group
+
+
+def groups(lowered: Model) -> list[Group]:
+    """One for each call of a function of ours; what TVM's own converters make has none."""
+    return [_group(node) for node in lowered.graph.nodes if node.domain == dialect.DOMAIN]
+
+
+def _group(node: Node) -> Group:
+    name = node.name or node.output().name
+    if node.op in ("Lookup", "Concat"):
+        return Group(layer=name, operator=node.op, shape="", dtype="", macs=0)
+    work = workload(node)
+    operator = type(work).__name__
+    if isinstance(work, w.Conv2d):
+        return Group(layer=name, operator=operator, shape=_convolution(work), dtype=work.dtype, macs=work.macs)
+    return Group(layer=name, operator=operator, shape="", dtype=getattr(work, "dtype", ""), macs=0)
+
+
+def _convolution(work: w.Conv2d) -> str:
+    """`3x3/2 64-128 @56x56`, with the groups where there are some and the sum that is fused."""
+    (height, width), stride = work.kernel, max(work.strides)
+    text = f"{height}x{width}" + (f"/{stride}" if stride > 1 else "")
+    text += f" {work.in_channels}-{work.out_channels} @{work.in_height}x{work.in_width}"
+    text += " depthwise" if work.is_depthwise else f" groups={work.groups}" if work.groups > 1 else ""
+    is_sum = work.add is not None or (work.float_epilogue is not None and work.float_epilogue.residual)
+    return text + (" +sum" if is_sum else "")

@@ -1,0 +1,112 @@
+"""Profiles of bundles: every group with its time, the machine's ceiling, and what cannot be profiled."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from models import conv_chain, perceptron
+
+import deburr
+from deburr.cli import main
+from deburr.profile import _profile, profile
+from deburr.targets.schedules import ceiling
+from deburr.targets.target import find, missing_here
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("profile")
+    onnx.save(conv_chain(), folder / "chain.onnx")
+    deburr.compile(folder / "chain.onnx", folder / "chain.bundle", target="host", threads=1)
+    return folder / "chain.bundle"
+
+
+def test_every_group_is_a_row(bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(bundle), "--profile", "--threads", "1", "--json", str(tmp_path / "p.json")]) == 0
+    out, found = capfd.readouterr().out, json.loads((tmp_path / "p.json").read_text())
+    groups = deburr.open(bundle).manifest["groups"]
+    rows = [row for row in found["rows"] if row["operator"] not in ("", "TVM's own")]
+    assert [(row["layer"], row["shape"]) for row in rows] == [(group["layer"], group["shape"]) for group in groups]
+    assert any(row["shape"].startswith("3x3 3-") for row in rows)
+    assert sum(row["share"] for row in found["rows"]) == pytest.approx(1)
+    assert sum(row["us"] for row in found["rows"]) == pytest.approx(found["total_us"])
+    for row, group in zip(rows, groups, strict=True):
+        if group["macs"]:
+            assert row["gmacs"] == pytest.approx(group["macs"] / row["us"] / 1e3)
+            assert 0 < row["of_ceiling"] == pytest.approx(row["gmacs"] * 1e9 / found["ceilings"][group["dtype"]])
+    assert "GMAC/s on float32" in out
+    assert "1 threads, medians of 50 runs, inputs random (seed 0)" in out
+
+
+def test_given_data_is_used(bundle: Path) -> None:
+    assert profile(bundle, threads=1, data={"x": np.zeros((5, 3, 8, 8), np.float32)}, runs=2).inputs == "given"
+    with pytest.raises(deburr.DeburrError, match=r"^error\[E303\]"):
+        profile(bundle, threads=1, data={"x": np.zeros((5, 3, 8, 9), np.float32)}, runs=2)
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_the_picture(bundle: Path, tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    picture = tmp_path / f"p.{kind}"
+    assert main(["bench", str(bundle), "--profile", "--threads", "1", "--picture", str(picture)]) == 0
+    assert picture.stat().st_size > 5_000
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["{bundle}"], "error[E901]: a profile is of one bundle alone, --profile; deburr bench BUNDLE --profile"),
+        (["--peer", "onnxruntime"], "error[E901]: a profile is of one bundle alone, --profile; deburr bench BUNDLE --profile"),
+        (["--picture", "p.gif"], "error[E901]: no such kind of picture, p.gif; end its name in .svg, .png or .pdf"),
+    ],
+)
+def test_a_wrong_call(bundle: Path, extra: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(bundle), "--profile", *(word.format(bundle=bundle) for word in extra)]) == 2
+    assert capfd.readouterr().err.startswith(message)
+
+
+def test_a_model_has_no_profile(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    onnx.save(perceptron(), tmp_path / "p.onnx")
+    assert main(["bench", str(tmp_path / "p.onnx"), "--profile"]) == 2
+    assert capfd.readouterr().err == (
+        f"error[E901]: only a bundle has a profile, {tmp_path / 'p.onnx'}; compile the model first\n"
+    )
+
+
+def test_without_matplotlib(bundle: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["bench", str(bundle), "--profile", "--picture", "p.png"]) == 1
+    assert capfd.readouterr().err == (
+        "error[E902]: matplotlib is missing, --picture: it draws the picture; pip install 'deburr[plot]'\n"
+    )
+
+
+def test_what_has_no_template_and_takes_long_is_said() -> None:
+    group = {"layer": "a", "operator": "Conv2d", "shape": "", "dtype": "uint8", "macs": 1000}
+    runs = [[("deburr_conv2d_0", 6e-6), ("vm.builtin.x", 1e-6), ("fused_softmax", 3e-6)]] * 3
+    found = _profile("b", "given", {"runs": runs, "groups": [group], "threads": 1, "ceilings": {"uint8": 1e9}})
+    assert found.remarks == ("fused_softmax: 30% of the time in an operator that has no template",)
+    assert found.rows[0].of_ceiling == pytest.approx(1 / 6)
+    with pytest.raises(deburr.DeburrError, match="the program does not call what its manifest says"):
+        _profile("b", "given", {"runs": runs, "groups": [], "threads": 1, "ceilings": {}})
+
+
+@pytest.mark.parametrize("name", ["x86-64-v2", "x86-64-v3", "x86-64-v4-vnni"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_the_ceiling_does_its_work(name: str, dtype: str) -> None:
+    import tvm
+
+    target = find(name)
+    if missing_here(target.instruction_sets()):
+        pytest.skip(f"this CPU cannot run {name}")
+    function, arguments, macs = ceiling._function(target, dtype, 2, 4)
+    call = tvm.compile(tvm.IRModule({"main": function}), tvm.target.Target(dict(target.tvm)))["main"]
+    tensors = [tvm.runtime.tensor(np.full([int(size) for size in one.shape], 2, str(one.dtype))) for one in arguments]
+    call(*tensors)
+    output = tensors[-1].numpy()
+    assert (output == 4 * macs / output.size).all()
