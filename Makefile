@@ -29,7 +29,7 @@ test-slow: $(VENV)/.developing debian ## the slow tests alone
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m slow
 
 bench: $(VENV)/.installed ## ResNet-18 at 224x224 against ONNX Runtime; report in build/bench
-	$(PY) benchmarks/resnet18.py --out build/bench
+	$(PY) benchmarks/x86.py --models resnet18 --out build/x86
 
 lint: $(VENV)/.developing ## ruff and mypy
 	$(PY) -m ruff check .

@@ -13,6 +13,8 @@ Runtime on the float32 original, "of the best peer" against the fastest peer of 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,9 @@ def programs(name: str, model: Path, samples: np.ndarray, given: argparse.Namesp
     for precision in given.precisions:
         files = prepare(model, precision, samples, given.out / f"{name}-{precision}")
         for program, (engine, path) in files.items():
+            if engine == "openvino" and importlib.util.find_spec("openvino") is None:
+                print(f"{precision}: {program} is missing, pip install 'deburr[openvino]'", file=sys.stderr)
+                continue
             found[precision, program] = Candidate(program, engine, path)
         source = next(iter(files.values()))[1]
         for program, seconds in {"deburr": 0, "deburr, tuned": given.tune}.items():
