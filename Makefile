@@ -28,7 +28,7 @@ test: $(VENV)/.developing debian ## ruff, mypy, every test that is not slow; amo
 test-slow: $(VENV)/.developing debian ## the slow tests alone
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m slow
 
-bench: $(VENV)/.installed ## ResNet-18 at 224x224 against ONNX Runtime; report in build/bench
+bench: $(VENV)/.installed ## ResNet-18 at 224x224 beside its peers; figures in build/figures
 	$(PY) benchmarks/x86.py --models resnet18 --out build/x86
 
 lint: $(VENV)/.developing ## ruff and mypy
