@@ -28,8 +28,8 @@ _NODES = 256  # bytes that a DequantizeLinear takes in a file, about
 class QuantizeWeights(Pass):
     """Store weights as integers with a DequantizeLinear in front of the layer; activations stay float, and no data is needed.
 
-    Symmetric, a scale for each output channel. All weights of convolutions, matrix products and recurrent layers, and the tables
-    of Gather, which looks integers up and has a DequantizeLinear behind it, with a scale for each column.
+    Symmetric, a scale for each output channel. Takes all weights of convolutions, matrix products and recurrent layers, and the
+    tables of Gather, which then looks integers up and has a DequantizeLinear behind it, with a scale for each column.
 
     :param bits: 8, or 4 in files of opset 21; tables keep 8. With 4, the scale is the one that loses least in the mean square.
     :param rounding: second-order looks at calibration data where there is some, as `round-weights` does, on float inputs.

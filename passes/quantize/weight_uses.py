@@ -10,6 +10,7 @@ from deburr.ir.node import Node
 from deburr.ir.types import DType
 from deburr.ir.value import Use, Value
 
+_LAYERS = {"Conv": 0, "ConvTranspose": 1, "DeformConv": 0}
 _RECURRENT = ("GRU", "LSTM", "RNN")
 
 
@@ -59,18 +60,20 @@ def _collect(use: Use, value: Value, found: dict[tuple[int, bool], StoredWeight]
 
 def weight_axis(node: Node, index: int) -> int | None:
     """The axis of input number `index` along which output channels lie, or None where the node takes no weights there."""
-    value, axis = node.input(index), None
-    rank = len(value.shape or ())
     if node.domain not in ("", "ai.onnx"):
         return None
-    if node.op in ("Conv", "ConvTranspose", "DeformConv") and index == 1:
-        axis = 1 if node.op == "ConvTranspose" else 0
-    elif node.op == "Gemm" and index < 2:
+    rank, axis = len(node.input(index).shape or ()), None
+    if index == 1:
+        axis = _LAYERS.get(node.op)
+    if node.op == "Gemm" and index < 2:
         axis = _outer(index, bool(node.get("transB" if index else "transA", 0)))
     elif node.op == "MatMul":
         axis = rank - 2 + index
-    elif (node.op in _RECURRENT and index in (1, 2)) or (node.op == "Gather" and index == 0 and rank == 2 and node.get("axis", 0) == 0 and node.output().shape is not None):
+    elif node.op in _RECURRENT and index in (1, 2):
         axis = 1
+    elif node.op == "Gather" and index == 0:
+        is_known = node.output().shape is not None
+        axis = 1 if rank == 2 and node.get("axis", 0) == 0 and is_known else None
     return axis
 
 

@@ -1,4 +1,4 @@
-"""Models whose weights are stored in other formats, compiled: the numbers are those of ONNX Runtime, or there is a coded error."""
+"""Models whose weights are stored in other formats, compiled: the numbers of ONNX Runtime, or a coded error."""
 
 import numpy as np
 import onnx
