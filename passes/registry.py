@@ -49,6 +49,7 @@ PASSES = {
     "insert-qdq": "deburr.passes.quantize.insert_qdq:InsertQdq",
     "quantize": "deburr.passes.quantize.quantize:Quantize",
     "quantize-weights": "deburr.passes.quantize.quantize_weights:QuantizeWeights",
+    "quantize-dynamically": "deburr.passes.quantize.quantize_dynamically:QuantizeDynamically",
 }
 RECIPES = {
     "clean": "deburr.passes.recipes:CLEAN",

@@ -58,7 +58,8 @@ class QuantizeWeights(Pass):
             magnitude = magnitudes(weight.value, dtype, weight.axis)
             graph.set_qparams(weight.value, symmetric(magnitude, dtype, weight.axis))
         if graph is context.model.graph and self.rounding == "second-order":
-            _round(graph, [weight for weight, _ in weights], context)
+            readers = {use.node for weight, _ in weights for use in weight.uses if use.index == 1 and not weight.is_table}
+            Rounding().run_where_data_is(graph, [node for node in graph.nodes if node in readers], context)
         emitter = Emitter(graph)
         for weight, _ in weights:
             _store(weight, emitter)
@@ -96,17 +97,6 @@ def _weights(graph: Graph) -> Iterable[StoredWeight]:
 def _bytes(weight: StoredWeight, dtype: DType) -> int:
     assert weight.value.constant is not None
     return weight.value.constant.size * dtype.bits // 8 + weight.channels * (4 + 1) + _NODES
-
-
-def _round(graph: Graph, weights: list[StoredWeight], context: Context) -> None:
-    """Second-order, for the layers of which it is known how."""
-    if not weights:
-        return
-    if context.data is None or not len(context.data):
-        context.remark(graph.name, "weights are rounded to the nearest: there is no calibration data", "give --data FILE.npz")
-        return
-    readers = {use.node for weight in weights for use in weight.uses if use.index == 1 and not weight.is_table}
-    Rounding().run(graph, [node for node in graph.nodes if node in readers], context)
 
 
 def _store(weight: StoredWeight, emitter: Emitter) -> None:

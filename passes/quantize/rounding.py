@@ -59,6 +59,14 @@ class Rounding:
             pairs = zip(*(sweep.values(values) for sweep, values in zip(sweeps, wanted, strict=True)), strict=True)
             self._round(layer, self._moments(layer, pairs, len(data), context))
 
+    def run_where_data_is(self, graph: Graph, nodes: Sequence[Node], context: Context) -> None:
+        """The same for passes that can do without data; a remark says that there was none."""
+        if nodes and (context.data is None or not len(context.data)):
+            hint = "give --data FILE.npz"
+            context.remark(graph.name, "weights are rounded to the nearest: there is no calibration data", hint)
+        elif nodes:
+            self.run(graph, nodes, context)
+
     def _round(self, layer: Layer, moments: Moments) -> None:
         node, scheme = layer.node, layer.weight.qparams
         assert scheme is not None

@@ -9,6 +9,7 @@ from deburr.ir.graph import Graph
 from deburr.ir.node import Node
 from deburr.ir.types import DType
 from deburr.ir.value import Use, Value
+from deburr.passes.clean.common import is_standard
 
 _LAYERS = {"Conv": 0, "ConvTranspose": 1, "DeformConv": 0}
 _RECURRENT = ("GRU", "LSTM", "RNN")
@@ -60,7 +61,7 @@ def _collect(use: Use, value: Value, found: dict[tuple[int, bool], StoredWeight]
 
 def weight_axis(node: Node, index: int) -> int | None:
     """The axis of input number `index` along which output channels lie, or None where the node takes no weights there."""
-    if node.domain not in ("", "ai.onnx"):
+    if not is_standard(node, node.op):
         return None
     rank, axis = len(node.input(index).shape or ()), None
     if index == 1:

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from models import Builder, residual_block, samples
+from models import Builder, perceptron, residual_block, samples
 from onnx import TensorProto, helper
 from program import execute, lowered
 
@@ -54,3 +54,11 @@ def test_integer_weights(bits):
 def test_integer_tables():
     wanted, given = both(optimized(embedding(), "quantize-weights"), {"tokens": np.array([[4, 0, 99]])})
     np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_dynamic_scales(zeros):
+    proto = perceptron((64, 48, 10))
+    data = {"x": np.zeros((1, 64), np.float32)} if zeros else samples(proto, 1)
+    wanted, given = both(optimized(proto, "quantize-dynamically"), data)
+    np.testing.assert_allclose(given, wanted, atol=0.02 * np.abs(wanted).max())
