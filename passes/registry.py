@@ -48,6 +48,9 @@ PASSES = {
     "correct-bias": "deburr.passes.quantize.correct_bias:CorrectBias",
     "insert-qdq": "deburr.passes.quantize.insert_qdq:InsertQdq",
     "quantize": "deburr.passes.quantize.quantize:Quantize",
+    "quantize-weights": "deburr.passes.quantize.quantize_weights:QuantizeWeights",
+    "quantize-dynamically": "deburr.passes.quantize.quantize_dynamically:QuantizeDynamically",
+    "convert-float16": "deburr.passes.float16.convert_float16:ConvertFloat16",
 }
 RECIPES = {
     "clean": "deburr.passes.recipes:CLEAN",

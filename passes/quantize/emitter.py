@@ -48,6 +48,19 @@ class Emitter:
         for use in readers:
             use.node.set_input(use.index, dequantized)
 
+    def dequantize_behind(self, value: Value, qparams: QParams) -> None:
+        """Let every reader of `value`, which now holds integers, read what they stand for, which takes over the name."""
+        graph, uses, is_output, name = self.graph, value.uses, value.is_output, value.name
+        real = self._dequantize(value, qparams, after=value.producer)
+        graph.set_type(real, value.type)
+        graph.set_type(value, TensorType(qparams.dtype, value.shape))
+        for use in uses:
+            use.node.set_input(use.index, real)
+        if is_output:
+            graph.set_outputs([real if output is value else output for output in graph.outputs])
+        graph.rename(value, graph.fresh_name("q"))
+        graph.rename(real, name)
+
     def dequantized(self, constant: Value, integers: Array, qparams: QParams, reader: Node) -> Value:
         """The integers as a constant, with a DequantizeLinear in front of `reader`; `constant` stays as it is."""
         stored = self.graph.add_constant(integers, "q")

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
-from deburr.ir.node import Node
-from deburr.ir.types import Array, QParams
 from deburr.passes.core import Context, Pass
-from deburr.passes.linear.layers import Layer, Matrix, layer_of, store
-from deburr.passes.linear.prefix import prefix
-from deburr.passes.linear.regression import Moments, some_rows
-from deburr.passes.linear.sweep import Sweep
-from deburr.passes.quantize.arithmetic import limits, round_trip
 from deburr.passes.quantize.dialects import Role, find_dialect
 from deburr.passes.quantize.placement import is_quantized, place
-from deburr.passes.quantize.second_order import round_matrix
-
-BATCH = 16
+from deburr.passes.quantize.rounding import Rounding
 
 
 @dataclass(frozen=True)
@@ -51,8 +39,8 @@ class RoundWeights(Pass):
     def run(self, graph: Graph, context: Context) -> None:
         """:raises DeburrError: E203 for an unknown dialect or an option out of its range, E206 without calibration data."""
         dialect = find_dialect(self.dialect)
-        if self.samples < 1 or self.rows < 1 or self.damping < 0:
-            raise DeburrError("E203", "samples, rows or damping is out of range", where=f"pass {self}")
+        rounding = Rounding(self.samples, self.rows, self.damping)
+        rounding.check(f"pass {self}")
         if context.data is None:
             raise DeburrError("E206", "round-weights needs calibration data", hint="give --data FILE.npz")
         if is_quantized(graph):
@@ -60,56 +48,4 @@ class RoundWeights(Pass):
             return
         roles = place(graph, dialect).nodes
         nodes = [node for node, role in roles.items() if role is Role.WEIGHTED and node.input(1).qparams is not None]
-        layers = [layer for node in nodes if (layer := _layer(node, context)) is not None]
-        original = prefix(context.model, [layer.node.output() for layer in layers]) if layers else context.model
-        if original is context.model and layers:
-            context.remark(graph.name, "it holds subgraphs: weights are rounded to the nearest")
-            return
-        data = context.data.take(self.samples)
-        sweeps = Sweep(context.model, data, BATCH), Sweep(original, data, BATCH)
-        for layer in context.progress(layers, len(layers), "rounding weights"):
-            wanted = [layer.node.input(0)], [original.graph.value(layer.node.output().name)]
-            pairs = zip(*(sweep.values(values) for sweep, values in zip(sweeps, wanted, strict=True)), strict=True)
-            self._round(layer, self._moments(layer, pairs, len(data), context))
-
-    def _round(self, layer: Layer, moments: Moments) -> None:
-        node, scheme = layer.node, layer.weight.qparams
-        assert scheme is not None
-        if node.op == "MatMul":  # no bias takes a mean: errors count from zero
-            moments.x, moments.y = np.zeros_like(moments.x), np.zeros_like(moments.y)
-        fitted, _ = moments.fit(layer.matrix(), self.damping)
-        scale, (_, largest) = _scales(layer, scheme), limits(scheme.dtype)
-        rounded = round_matrix(fitted, moments.centered()[0], scale, largest, self.damping) * scale[:, None, :]
-        bias = (moments.y - (moments.x[:, None, :] @ rounded)[:, 0]) / moments.count
-        store(layer, rounded, bias)
-        if not np.array_equal(_on_grid(layer, scheme), np.asarray(layer.weight.array, np.float32)):
-            node.owner.set_constant(layer.weight, _on_grid(layer, scheme))
-
-    def _moments(self, layer: Layer, pairs: Iterable[tuple[list[Array], list[Array]]], count: int, context: Context) -> Moments:
-        """Of the layer's rounded inputs as they are now, and of its outputs in the float model."""
-        moments, random, scheme = Moments(), context.random(), layer.node.input(0).qparams
-        for (now,), (before,) in pairs:
-            given = now if scheme is None else round_trip(np.asarray(now, np.float32), scheme)
-            chosen = some_rows(layer.positions(now), self.rows, (len(now), count), random)
-            moments.add(layer.rows(given, chosen), layer.targets(before, chosen))
-        return moments
-
-
-def _layer(node: Node, context: Context) -> Layer | None:
-    layer, scheme = layer_of(node), node.input(1).qparams
-    if isinstance(layer, str):
-        context.remark(node, f"its weights are rounded to the nearest: {layer}")
-        return None
-    assert scheme is not None
-    return None if np.array_equal(_on_grid(layer, scheme), np.asarray(layer.weight.array, np.float32)) else layer
-
-
-def _on_grid(layer: Layer, scheme: QParams) -> Array:
-    return round_trip(np.asarray(layer.weight.array, np.float32), scheme)
-
-
-def _scales(layer: Layer, scheme: QParams) -> Matrix:
-    """The step of each output, [groups, outputs]."""
-    outputs = layer.matrix().shape[2]
-    scale: Matrix = np.broadcast_to(scheme.scale.astype(np.float64).reshape(-1), (layer.groups * outputs,))
-    return scale.reshape(layer.groups, outputs)
+        rounding.run(graph, nodes, context)

@@ -115,6 +115,17 @@ def scale_weight(weights: Value, users: list[Node], dtype: DType, dialect: Diale
     :raises DeburrError: E304 for weights or biases that are NaN or infinite.
     """
     axis = _axis(users[0], dialect)
+    magnitude = magnitudes(weights, dtype, axis)
+    for node in () if dialect.float_bias else users:
+        magnitude = np.maximum(magnitude, limits(dtype)[1] * _smallest_scale(node, magnitude.shape))
+    return symmetric(magnitude.astype(np.float32), dtype, axis)
+
+
+def magnitudes(weights: Value, dtype: DType, axis: int | None) -> npt.NDArray[np.float32]:
+    """What the largest integer of the type stands for, [] or [C] > 0: the largest weight, or with 4 bits what loses least.
+
+    :raises DeburrError: E304 for weights that are NaN or infinite.
+    """
     array = np.asarray(weights.array, np.float32)
     if not np.isfinite(array).all():
         raise DeburrError("E304", "NaN or infinity in the weights", where=f"tensor {weights.name!r}")
@@ -123,11 +134,7 @@ def scale_weight(weights: Value, users: list[Node], dtype: DType, dialect: Diale
     # A channel without weights computes nothing but its bias: any scale does that fits among the others.
     spare = magnitude.max() or np.float32(1)
     magnitude = np.where(magnitude > 0, magnitude, spare)
-    if dtype.bits < 8:
-        magnitude = _least_error(array, magnitude, dtype, axis)
-    for node in () if dialect.float_bias else users:
-        magnitude = np.maximum(magnitude, limits(dtype)[1] * _smallest_scale(node, magnitude.shape))
-    return symmetric(magnitude.astype(np.float32), dtype, axis)
+    return _least_error(array, magnitude, dtype, axis) if dtype.bits < 8 else magnitude
 
 
 def _least_error(

@@ -13,10 +13,11 @@ def lower(model: Model, target: Target, *, fuse_sums: bool = True) -> list[str]:
     :param fuse_sums: False keeps every quantized tensor of the model in the graph, for tests.
     """
     from deburr.ir.inference import infer
-    from deburr.targets.lower import borders, dialect, fuse, layout, to_integer, to_templates
+    from deburr.targets.lower import borders, dialect, fuse, layout, to_integer, to_templates, widen
 
     context = Context(model)
     model.opset_imports[dialect.DOMAIN] = dialect.VERSION
+    widen.widen(model, context)
     to_integer.to_integer(model.graph, context)
     borders.fold_weights(model.graph)
     dialect.remove_dead(model)
