@@ -177,14 +177,14 @@ def by_peer(network: Network, method: str, out: Path) -> None:
         def get_next(self) -> Batch | None:
             return next(self.batches, None)
 
-    prepared_model = out.with_suffix(".prepared.onnx")
-    raised = onnx.version_converter.convert_version(onnx.load(network.model), 17)
-    quantization.quant_pre_process(raised, prepared_model, skip_symbolic_shape=True)  # which needs sympy
-    quantization.quantize_static(
-        prepared_model, out, Reader(), per_channel=True, activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8, calibrate_method=quantization.CalibrationMethod[method],
-    )  # fmt: skip
-    prepared_model.unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        raised, ready = Path(folder) / "raised.onnx", Path(folder) / "ready.onnx"
+        onnx.save(onnx.version_converter.convert_version(onnx.load(network.model), 17), raised)
+        quantization.quant_pre_process(raised, ready, skip_symbolic_shape=True)  # which needs sympy
+        quantization.quantize_static(
+            ready, out, Reader(), per_channel=True, activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8, calibrate_method=quantization.CalibrationMethod[method],
+        )  # fmt: skip
 
 
 def by_us(network: Network, pipeline: str, out: Path) -> None:

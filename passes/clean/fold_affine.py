@@ -1,7 +1,7 @@
 """Take arithmetic with a constant for each channel into the convolution before it.
 
-Exporters write biases as an Add of their own, and networks scale and shift what a layer gives (learnable affine blocks). Folded,
-the layer's output meets its activation function, and there is one tensor to quantize where there were three.
+Exporters write biases as an Add of their own, and networks scale and shift what a layer gives (learnable affine blocks). Folded
+in, the layer's output meets its activation function, and there is one tensor to quantize where there were three.
 """
 
 from __future__ import annotations
