@@ -27,7 +27,12 @@ from .rewriting import run
 OPSETS = (10, 13, 19, 21, 23)
 SMALL = (DType.UINT8, DType.INT8)
 ALL = (*SMALL, DType.UINT16, DType.INT16, DType.UINT4, DType.INT4)
-CASES = [(opset, dtype) for opset in OPSETS for dtype in (ALL if opset >= 21 else SMALL)]
+CASES = [
+    (opset, dtype, channels)
+    for opset in OPSETS
+    for dtype in (ALL if opset >= 21 else SMALL)
+    for channels in ((None, 3) if opset >= 13 else (None,))  # scales along an axis came with opset 13
+]
 
 
 def tensor(name: str, array: np.ndarray, dtype: DType = DType.FLOAT) -> onnx.TensorProto:
@@ -92,11 +97,8 @@ def models(qparams: QParams, opset: int, shape) -> tuple[onnx.ModelProto, onnx.M
     )
 
 
-@pytest.mark.parametrize("channels", [None, 3])
-@pytest.mark.parametrize(("opset", "dtype"), CASES)
+@pytest.mark.parametrize(("opset", "dtype", "channels"), CASES)
 def test_arithmetic_is_the_reference(opset, dtype, channels):
-    if channels is not None and opset < 13:
-        pytest.skip("scales along an axis came with opset 13")
     qparams = parameters(dtype, channels)
     x = hard_numbers(qparams)
     quantizing, dequantizing = models(qparams, opset, x.shape)
@@ -150,12 +152,9 @@ def constant_chain(w, parameters, opset: int, **attributes) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
 
 
-@pytest.mark.parametrize("channels", [None, 3])
-@pytest.mark.parametrize(("opset", "dtype"), CASES)
+@pytest.mark.parametrize(("opset", "dtype", "channels"), CASES)
 def test_folding_a_quantized_constant_keeps_its_integers(opset, dtype, channels):
-    """QuantizeLinear of a constant is computed, but for 4 bits; DequantizeLinear stays: a quantized weight is meant to be one."""
-    if channels is not None and opset < 13:
-        pytest.skip("scales along an axis came with opset 13")
+    """QuantizeLinear of a constant is computed, but for 4 bits; DequantizeLinear stays, so that a weight remains integers."""
     qparams = parameters(dtype, channels)
     w = hard_numbers(qparams)
     constants = stored(qparams.scale, qparams.zero_point, dtype)
@@ -202,11 +201,11 @@ def test_float8_passes_unharmed(opset, kind, saturate):
     np.testing.assert_array_equal(plain(reference(to_proto(changed), x=x)), wanted)
 
 
-@pytest.mark.parametrize("channels", [None, 3])
-@pytest.mark.parametrize(("before", "after"), [(10, 13), (13, 19), (19, 21), (21, 23), (10, 23)])
+@pytest.mark.parametrize(
+    ("before", "after", "channels"),
+    [(10, 13, None), (10, 23, None), *((*step, count) for step in ((13, 19), (19, 21), (21, 23)) for count in (None, 3))],
+)
 def test_raising_the_opset_keeps_what_quantizers_mean(before, after, channels):
-    if channels is not None and before < 13:
-        pytest.skip("scales along an axis came with opset 13")
     qparams = parameters(DType.UINT8, channels)
     x = hard_numbers(qparams)
     quantizing, dequantizing = models(qparams, before, x.shape)
