@@ -28,6 +28,7 @@ Check = Callable[[str, Any], str]  # (name, loaded entry) -> what is wrong with 
 PASSES = {
     "fold-constants": "deburr.passes.clean.fold_constants:FoldConstants",
     "fold-batch-norm": "deburr.passes.clean.fold_batch_norm:FoldBatchNorm",
+    "fold-affine": "deburr.passes.clean.fold_affine:FoldAffine",
     "explicit-padding": "deburr.passes.clean.explicit_padding:ExplicitPadding",
     "remove-identity": "deburr.passes.clean.remove_identity:RemoveIdentity",
     "remove-dead-code": "deburr.passes.clean.remove_dead_code:RemoveDeadCode",
