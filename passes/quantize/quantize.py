@@ -19,8 +19,7 @@ class Quantize(Pass):
     """Integers of 8 bits as the dialect wants them: calibrate, scale-weights, round-weights and insert-qdq in turn.
 
     :param rounding: second-order is round-weights; corrected is the nearest integers and correct-bias; nearest is those alone.
-    :param bits: of the weights, as in scale-weights. The other options are those of calibrate,
-        which also says what `keep` leaves in float.
+    :param bits: of the weights, as in scale-weights; `eight_bits` too. The other options are those of calibrate.
     """
 
     name: ClassVar[str] = "quantize"
@@ -36,12 +35,13 @@ class Quantize(Pass):
     bits: Literal[8, 4] = 8
     dialect: str = "ort"
     keep: tuple[str, ...] = ()
+    eight_bits: tuple[str, ...] = ()
 
     def run(self, graph: Graph, context: Context) -> None:
         """:raises DeburrError: what the four passes raise."""
         steps: list[Pass] = [
             Calibrate(self.observer, self.percentile, self.activations, self.dialect, self.keep),
-            ScaleWeights(self.dialect, self.bits),
+            ScaleWeights(self.dialect, self.bits, eight_bits=self.eight_bits),
             *([RoundWeights(dialect=self.dialect)] if self.rounding == "second-order" else []),
             *([CorrectBias(self.dialect)] if self.rounding == "corrected" else []),
             InsertQdq(self.dialect),
