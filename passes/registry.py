@@ -52,6 +52,7 @@ PASSES = {
     "quantize-weights": "deburr.passes.quantize.quantize_weights:QuantizeWeights",
     "quantize-dynamically": "deburr.passes.quantize.quantize_dynamically:QuantizeDynamically",
     "convert-float16": "deburr.passes.float16.convert_float16:ConvertFloat16",
+    "quantize-with-accuracy-control": "deburr.passes.quantize.accuracy_control:QuantizeWithAccuracyControl",
 }
 RECIPES = {
     "clean": "deburr.passes.recipes:CLEAN",

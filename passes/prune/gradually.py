@@ -9,8 +9,8 @@ from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
 from deburr.passes.core import Context
 from deburr.passes.prune.iterative import IterativePruning
-from deburr.passes.prune.quality import Floor
-from deburr.passes.prune.trial import Trials
+from deburr.passes.prune.trial import PruningTrials
+from deburr.passes.trial.quality import Floor
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PruneGradually(IterativePruning):
         done = step / self.steps
         return self.ratio * (done if self.schedule == "linear" else 1 - (1 - done) ** 3)
 
-    def _step(self, number: int, trials: Trials, floor: Floor, context: Context) -> str | None:
+    def _step(self, number: int, trials: PruningTrials, floor: Floor, context: Context) -> str | None:
         """Adopt one more step; the figures reached, or None if it broke the floor."""
         wanted, gone = self.gone_after(number), trials.cut(context)
         trial, changed = trials.run(max(0.0, 1 - (1 - wanted) / (1 - gone)))

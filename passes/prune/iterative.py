@@ -1,4 +1,4 @@
-"""What pruning by trial has in common: the options, and how the data is split."""
+"""What pruning by trial has in common: the options."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from deburr.ir.errors import DeburrError
 from deburr.passes.core import Context
 from deburr.passes.prune.channels import PruneChannels
-from deburr.passes.prune.quality import Floor
-from deburr.passes.prune.trial import Trials
+from deburr.passes.prune.trial import PruningTrials
+from deburr.passes.trial.quality import Floor
+from deburr.passes.trial.trials import prepare
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,10 @@ class IterativePruning(PruneChannels):
     min_sqnr: float | None = None
     validate: float = 0.2
 
-    def trials(self, context: Context, *, from_start: bool = False) -> tuple[Trials, Floor]:
-        """:raises DeburrError: E203 for an option out of its range, E206 without data or the labels that the floor needs, E305
-        with a single sample."""
+    def trials(self, context: Context, *, from_start: bool = False) -> tuple[PruningTrials, Floor]:
+        """:raises DeburrError: E203 for an option out of its range, and what `prepare` raises."""
         self._check()
-        if context.data is None:
-            raise DeburrError("E206", "trials are measured on data", where=f"pass {self}", hint="give --data FILE.npz")
-        floor = Floor.of(self.max_loss, self.min_sqnr, context.data, f"pass {self}")
-        held_out, fit = context.data.split(self.validate, context.random())
+        floor, held_out, fit = prepare(self, context)
         options = {option.name: getattr(self, option.name) for option in dataclasses.fields(PruneChannels)}
-        recover = self.recover == "compensate"
-        return Trials(context, PruneChannels(**options), recover, fit, held_out, from_start), floor
-
-    def _check(self) -> None:
-        super()._check()
-        if not 0 < self.validate < 1:
-            raise DeburrError(
-                "E203", "validate is out of range", where=f"pass {self}", hint="it is a share of the samples, between 0 and 1"
-            )
+        pruning, recover = PruneChannels(**options), self.recover == "compensate"
+        return PruningTrials(context, fit, held_out, pruning=pruning, recover=recover, from_start=from_start), floor

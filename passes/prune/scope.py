@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import fnmatch
 from collections import Counter
 from typing import Literal
 
 import numpy as np
 
-from deburr.ir.errors import DeburrError
-from deburr.ir.node import Node
 from deburr.ir.value import Value
 from deburr.passes.analysis.classes import Scores
 from deburr.passes.analysis.groups import Channels, Group
+from deburr.passes.names import matching
 
 Scope = Literal["global", "group", "isomorphic"]
 Structure = frozenset[tuple[tuple[str, str, int], int]]
@@ -50,11 +47,7 @@ def leave_alone(analysis: Channels, patterns: tuple[str, ...], where: str) -> Ch
     if not patterns:
         return analysis
     always = analysis.always.copy()
-    for pattern in patterns:
-        nodes = {node for node in analysis.graph.nodes if fnmatch.fnmatchcase(node.name, pattern)}
-        values = {value for value in _values(analysis) if fnmatch.fnmatchcase(value.name, pattern)}
-        if not nodes and not values:
-            raise _no_match(analysis, pattern, where)
+    for nodes, values in matching(analysis.graph.nodes, _values(analysis), patterns, where):
         for value in (*values, *(output for node in nodes for output in node.outputs if output is not None)):
             if value in analysis.ids:
                 always[analysis.ids[value]] = True
@@ -66,19 +59,6 @@ def leave_alone(analysis: Channels, patterns: tuple[str, ...], where: str) -> Ch
 
 def _values(analysis: Channels) -> list[Value]:
     return [value for value in dict.fromkeys((*analysis.ids, *analysis.graph.constants)) if value.name]
-
-
-def _no_match(analysis: Channels, pattern: str, where: str) -> DeburrError:
-    names = [name for name in dict.fromkeys(_names([*analysis.graph.nodes], _values(analysis))) if name]
-    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4)
-    return DeburrError(
-        "E203", f"keep: nothing is called {pattern!r}", where=where, why="no node and no value of the graph matches",
-        hint=f"did you mean {' or '.join(map(repr, near))}?" if near else "`deburr inspect MODEL --text` lists the names",
-    )  # fmt: skip
-
-
-def _names(nodes: list[Node], values: list[Value]) -> list[str]:
-    return [*(node.name for node in nodes), *(value.name for value in values)]
 
 
 def _structures(analysis: Channels) -> dict[int, Structure]:

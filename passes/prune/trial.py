@@ -1,65 +1,44 @@
-"""Pruning tried out on a copy: the model of the pipeline changes only when a trial is adopted, whole.
-
-So there is nothing to undo when a trial is not good enough, fails or is interrupted.
-"""
+"""Pruning tried out on a copy."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from dataclasses import dataclass, field
 
-from deburr.ir.model import Model
-from deburr.ir.onnx_reader import read
-from deburr.ir.onnx_writer import to_proto
-from deburr.ir.samples import Samples
 from deburr.passes.analysis.cost import cost
 from deburr.passes.core import Context
 from deburr.passes.manager import run_pass
 from deburr.passes.prune.budget import Ledger
 from deburr.passes.prune.channels import PruneChannels
 from deburr.passes.prune.compensate import Compensate
-from deburr.passes.prune.quality import Quality, measure
 from deburr.passes.prune.reference import Reference
+from deburr.passes.trial.trials import Trials
 
 
-@dataclass
-class Trials:
-    """Trials of one pass over `context`.
+@dataclass(kw_only=True)
+class PruningTrials(Trials):
+    """Trials of one pruning pass; criteria and compensation may look at the samples to fit on.
 
     :param from_start: every trial starts from the model that the pass was given, else from the one adopted last.
-    :param figures: how far it is, for the progress bar.
-    :param fit: samples that criteria and compensation may look at.
-    :param held_out: samples that quality is measured on.
     """
 
-    context: Context
     pruning: PruneChannels
     recover: bool
-    fit: Samples
-    held_out: Samples
     from_start: bool = False
     figures: str = "prune"
     _first: Context = field(init=False)
     _start: float = field(init=False)
-    _reference: Model = field(init=False)
-    _told: int = field(init=False)
 
     def __post_init__(self) -> None:
-        known = self.context.reference
-        self._reference = known.model if known is not None else _copy(self.context.model)
+        super().__post_init__()
         self._first = dataclasses.replace(self.context)
-        self._start, self._told = self.amount(self.context), len(self.context.remarks)
+        self._start = self.amount(self.context)
 
     def run(self, ratio: float) -> tuple[Context, bool]:
         """A copy with `ratio` of the budget pruned away and the rest refitted, in a context of its own; and whether something
         went."""
-        given = self._first if self.from_start else self.context
-        known = given.reference
-        aside = dataclasses.replace(
-            given, model=_copy(given.model), data=self.fit, remarks=[], running=None, _analyses={},
-            reference=Reference(self._reference, copy.deepcopy(known.kept) if known is not None else {}),
-        )  # fmt: skip
+        aside = self.aside(self._first if self.from_start else self.context)
+        aside.reference = aside.reference or Reference(self.reference)
         changed = run_pass(dataclasses.replace(self.pruning, ratio=ratio), aside)
         if changed and self.recover:
             run_pass(Compensate(), aside)
@@ -78,19 +57,3 @@ class Trials:
         analysis = context.analysis(self.pruning.analyze, graph)
         ledger = Ledger(analysis, context.analysis(cost, graph))
         return ledger.of("macs" if budget == "latency" else budget, analysis.keep_all())
-
-    def quality(self, trial: Context) -> Quality:
-        return measure(trial.model, self._reference, self.held_out)
-
-    def adopt(self, trial: Context) -> None:
-        """The pipeline goes on with this model; its remarks take the place of those of the trial before."""
-        self.context.adopt(trial)
-        self.context.remarks[self._told :] = [
-            remark for remark in trial.remarks if remark not in self.context.remarks[: self._told]
-        ]
-
-
-def _copy(model: Model) -> Model:
-    copied = read(to_proto(model))
-    copied.folder = model.folder
-    return copied

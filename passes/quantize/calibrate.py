@@ -15,6 +15,7 @@ from deburr.passes.linear.activations import activations
 from deburr.passes.quantize.arithmetic import affine, signed
 from deburr.passes.quantize.dialects import Dialect, find_dialect
 from deburr.passes.quantize.gains import gains
+from deburr.passes.quantize.keep import keep
 from deburr.passes.quantize.observers import Observer, ObserverSettings
 from deburr.passes.quantize.placement import is_quantized, place
 
@@ -34,6 +35,8 @@ class Calibrate(Pass):
     :param percentile: of the elements, what the range holds on each side (observer percentile).
     :param activations: u8 or s8, as far as the dialect has them; auto is the one that it prefers.
     :param dialect: the back end that decides which activations these are: ort, tensorrt, openvino or qnn.
+    :param keep: nodes that stay float, by their names, those of their outputs or of constants that they read (patterns); noted
+        for all passes up to insert-qdq.
     """
 
     name: ClassVar[str] = "calibrate"
@@ -44,11 +47,12 @@ class Calibrate(Pass):
     percentile: float = 99.999
     activations: Literal["auto", "u8", "s8"] = "auto"
     dialect: str = "ort"
+    keep: tuple[str, ...] = ()
 
     def run(self, graph: Graph, context: Context) -> None:
         """
-        :raises DeburrError: E203 for an unknown observer, dialect or type or a percentile outside (50, 100], and what
-            `linear.activations` raises.
+        :raises DeburrError: E203 for an unknown observer, dialect or type, a percentile outside (50, 100] or a pattern that
+            matches nothing, and what `linear.activations` raises.
         """
         dialect = find_dialect(self.dialect)
         dtype = dialect.activations[0] if self.activations == "auto" else ACTIVATION_TYPES[self.activations]
@@ -56,6 +60,7 @@ class Calibrate(Pass):
         if is_quantized(graph):
             context.remark(graph.name, "the model is quantized already")
             return
+        keep(graph, self.keep, f"pass {self}")
         placement = place(graph, dialect)
         observers = self._observe(placement.observed, context)
         ranges = {value: observer.range() for value, observer in observers.items()}

@@ -16,6 +16,7 @@ from deburr.passes.core import Context, Pass
 from deburr.passes.quantize.arithmetic import limits, quantize
 from deburr.passes.quantize.dialects import Dialect, Role, find_dialect
 from deburr.passes.quantize.emitter import Emitter
+from deburr.passes.quantize.keep import forget, keep
 from deburr.passes.quantize.placement import Placement, clamp_bounds, is_quantized, place
 from deburr.passes.quantize.weighted import bias_of, spread
 
@@ -28,6 +29,8 @@ class InsertQdq(Pass):
 
     Every tensor keeps its name: the dequantized one carries it, and helpers are called q, s, z, … An activation function
     falls away where the quantizer behind it clamps identically. Inputs and outputs of the model stay float.
+
+    :param keep: nodes that stay float, besides those that `calibrate` was told.
     """
 
     name: ClassVar[str] = "insert-qdq"
@@ -36,21 +39,24 @@ class InsertQdq(Pass):
     tolerance: ClassVar[float | None] = None
 
     dialect: str = "ort"
+    keep: tuple[str, ...] = ()
 
     def run(self, graph: Graph, context: Context) -> None:
-        """:raises DeburrError: E203 for an unknown dialect."""
+        """:raises DeburrError: E203 for an unknown dialect, or a pattern of `keep` that matches nothing."""
         dialect = find_dialect(self.dialect)
         if is_quantized(graph):
             context.remark(graph.name, "the model is quantized already")
             return
         if context.model.opset < FOUR_BITS and any(_is_small(value) for value in graph.values):
             raise_opset(context.model, FOUR_BITS)
+        keep(graph, self.keep, f"pass {self}")
         placement = place(graph, dialect)
         integer = _integer_nodes(placement, dialect)
         _explain(graph, placement, integer, dialect, context)
         _Inserter(graph, placement, integer, dialect, context).run()
         for value in graph.values:
             graph.set_qparams(value, None)
+        forget(graph)
 
 
 def _is_small(value: Value) -> bool:

@@ -1,8 +1,8 @@
 """Placement: which nodes compute on integers, which values therefore need quantization parameters, and whose they take.
 
 Weighted operators come first: their data and their outputs are quantized. The others join where everything that they read is
-quantized already, so integers spread along the graph and never reach a branch that float operators feed. A pure function of
-the graph and the dialect: `calibrate` and `insert-qdq` see the same placement.
+quantized already, so integers spread along the graph and never reach a branch that float operators feed. Nodes that are noted
+to stay float do neither. A pure function of the graph and the dialect: `calibrate` and `insert-qdq` see the same placement.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from deburr.ir.node import Node
 from deburr.ir.types import DType
 from deburr.ir.value import Value
 from deburr.passes.quantize.dialects import Dialect, Role
+from deburr.passes.quantize.keep import is_kept
 from deburr.passes.quantize.weighted import is_product, refusal
 
+KEPT = "it is named by keep"
 QUANTIZED_OPS = frozenset(
     ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QGemm")
 )
@@ -96,6 +98,9 @@ class _Placer:
         return self.found
 
     def _weighted(self, node: Node) -> None:
+        if is_kept(node):
+            self.found.refused[node] = KEPT
+            return
         if self.dialect.products and is_product(node):
             self.found.nodes[node] = Role.ARITHMETIC
             self._wanted.update(node.input(index) for index in (0, 1))
@@ -130,6 +135,8 @@ class _Placer:
         return node.op not in self.dialect.float_output or self.dialect.spreads or self._is_wanted(node.output())
 
     def _obstacle(self, node: Node, role: Role) -> str:
+        if is_kept(node):
+            return KEPT
         inputs = [value for value in data_inputs(node, role) if value is not self.found.addends.get(node)]
         constants = [value for value in inputs if value.is_constant]
         if constants and not (self.dialect.everywhere and role is Role.ARITHMETIC and len(constants) < len(inputs)):
@@ -164,6 +171,8 @@ class _Placer:
         if len(consumers) != 1 or value.is_output or consumers[0].graph is not self.graph:
             return None
         node = consumers[0]
+        if is_kept(node):
+            return None
         is_clamp = self.dialect.role(node.op, node.domain) is Role.CLAMP and node.input(0) is value
         return node if is_clamp and clamps_around_zero(node) else None
 
@@ -174,7 +183,7 @@ class _Placer:
             if role is not Role.WEIGHTED or value.is_output or len(value.uses) != 1:
                 continue
             reader = value.consumers[0]
-            is_sum = reader.op == "Add" and reader.graph is self.graph
+            is_sum = reader.op == "Add" and reader.graph is self.graph and not is_kept(reader)
             if is_sum and not any(other.is_constant for other in reader.inputs if other is not None):
                 self.found.addends[reader] = value
 

@@ -19,7 +19,7 @@ class Quantize(Pass):
     """Integers of 8 bits as the dialect wants them: calibrate, scale-weights, round-weights and insert-qdq in turn.
 
     :param rounding: second-order is round-weights; corrected is the nearest integers and correct-bias; nearest is those alone.
-    :param bits: of the weights, as in scale-weights. The other options are those of calibrate.
+    :param bits: of the weights, as in scale-weights; `eight_bits` too. The other options are those of calibrate.
     """
 
     name: ClassVar[str] = "quantize"
@@ -34,12 +34,14 @@ class Quantize(Pass):
     rounding: Literal["second-order", "corrected", "nearest"] = "second-order"
     bits: Literal[8, 4] = 8
     dialect: str = "ort"
+    keep: tuple[str, ...] = ()
+    eight_bits: tuple[str, ...] = ()
 
     def run(self, graph: Graph, context: Context) -> None:
         """:raises DeburrError: what the four passes raise."""
         steps: list[Pass] = [
-            Calibrate(self.observer, self.percentile, self.activations, self.dialect),
-            ScaleWeights(self.dialect, self.bits),
+            Calibrate(self.observer, self.percentile, self.activations, self.dialect, self.keep),
+            ScaleWeights(self.dialect, self.bits, eight_bits=self.eight_bits),
             *([RoundWeights(dialect=self.dialect)] if self.rounding == "second-order" else []),
             *([CorrectBias(self.dialect)] if self.rounding == "corrected" else []),
             InsertQdq(self.dialect),

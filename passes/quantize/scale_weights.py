@@ -16,6 +16,7 @@ from deburr.ir.value import Value
 from deburr.passes.core import Context, Pass
 from deburr.passes.quantize.arithmetic import SMALLEST_SCALE, limits, round_trip, symmetric
 from deburr.passes.quantize.dialects import Dialect, Role, find_dialect
+from deburr.passes.quantize.keep import nodes_named
 from deburr.passes.quantize.placement import is_quantized, place
 from deburr.passes.quantize.weighted import bias_of, channel_axis, output_channels
 
@@ -35,6 +36,7 @@ class ScaleWeights(Pass):
         square; rounding to the nearest then costs much accuracy, so put `round-weights` behind it.
     :param smallest: layers with fewer weights than this for each output keep 8 bits: they hold few bytes, and have hardly any
         other weight that could make up for a rounding error.
+    :param eight_bits: layers that keep 8 bits, by their names, those of their outputs or of their weights (patterns).
     """
 
     name: ClassVar[str] = "scale-weights"
@@ -43,9 +45,11 @@ class ScaleWeights(Pass):
     dialect: str = "ort"
     bits: Literal[8, 4] = 8
     smallest: int = 32
+    eight_bits: tuple[str, ...] = ()
 
     def run(self, graph: Graph, context: Context) -> None:
-        """:raises DeburrError: E203 for an unknown dialect, E304 for weights that are NaN or infinite."""
+        """:raises DeburrError: E203 for an unknown dialect or a pattern that matches nothing, E304 for weights that are NaN or
+        infinite."""
         dialect = find_dialect(self.dialect)
         if is_quantized(graph):
             context.remark(graph.name, "the model is quantized already")
@@ -55,8 +59,10 @@ class ScaleWeights(Pass):
         for node in nodes:
             _multiply_factors(node)
             _bias_as_row(node)
+        wide = nodes_named(graph, self.eight_bits, f"pass {self}", "eight_bits")
         for weights, users in _users(nodes, dialect).items():
-            graph.set_qparams(weights, scale_weight(weights, users, self._dtype(weights, users[0]), dialect))
+            dtype = DType.INT8 if any(node in wide for node in users) else self._dtype(weights, users[0])
+            graph.set_qparams(weights, scale_weight(weights, users, dtype, dialect))
 
     def _dtype(self, weights: Value, user: Node) -> DType:
         assert weights.constant is not None

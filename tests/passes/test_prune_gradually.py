@@ -14,7 +14,7 @@ from deburr.passes import manager
 from deburr.passes.core import Context
 from deburr.passes.pipeline import parse
 from deburr.passes.prune.gradually import PruneGradually
-from deburr.passes.prune.trial import Trials
+from deburr.passes.prune.trial import PruningTrials
 
 PROTO = conv_chain((3, 24, 16))
 IMAGES = np.random.default_rng(0).standard_normal((60, 3, 8, 8)).astype(np.float32)
@@ -39,13 +39,13 @@ def _macs(context):
 def cuts(monkeypatch):
     """The share of the work that is gone with every trial that was adopted."""
     seen = []
-    adopt = Trials.adopt
+    adopt = PruningTrials.adopt
 
     def spy(trials, trial):
         seen.append(trials.cut(trial))
         adopt(trials, trial)
 
-    monkeypatch.setattr(Trials, "adopt", spy)
+    monkeypatch.setattr(PruningTrials, "adopt", spy)
     return seen
 
 
@@ -82,7 +82,7 @@ def test_labels_are_the_floor_where_there_are_some():
 
 
 def test_an_interrupt_keeps_the_steps_that_are_done(monkeypatch, cuts):
-    run, seen = Trials.run, []
+    run, seen = PruningTrials.run, []
 
     def interrupted(trials, ratio):
         seen.append(ratio)
@@ -90,7 +90,7 @@ def test_an_interrupt_keeps_the_steps_that_are_done(monkeypatch, cuts):
             raise KeyboardInterrupt
         return run(trials, ratio)
 
-    monkeypatch.setattr(Trials, "run", interrupted)
+    monkeypatch.setattr(PruningTrials, "run", interrupted)
     context = _pruned(f"prune-gradually{{ratio=0.6,steps=4,schedule=linear,{OPTIONS}}},remove-dead-code")
     assert len(cuts) == 2
     assert 1 - _macs(context) / _macs(Context(read(PROTO))) == pytest.approx(0.33, abs=0.04)
@@ -102,7 +102,7 @@ def test_an_interrupt_before_the_first_step(monkeypatch):
     def interrupted(trials, ratio):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Trials, "run", interrupted)
+    monkeypatch.setattr(PruningTrials, "run", interrupted)
     context = _pruned(f"prune-gradually{{{OPTIONS}}}")
     assert _macs(context) == _macs(Context(read(PROTO)))
     assert "prune-gradually: interrupted: it ended early, before it had changed anything" in [
@@ -114,7 +114,7 @@ def test_a_second_interrupt_goes_up(monkeypatch):
     def interrupted(trials, ratio):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Trials, "run", interrupted)
+    monkeypatch.setattr(PruningTrials, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _pruned("prune-gradually,prune-gradually")
 

@@ -13,8 +13,8 @@ from deburr.passes import manager
 from deburr.passes.analysis.cost import cost
 from deburr.passes.core import Context
 from deburr.passes.pipeline import parse
-from deburr.passes.prune.quality import measure
 from deburr.passes.prune.search import PruneSearch
+from deburr.passes.trial.quality import measure
 
 PROTO = conv_chain((3, 24, 16))
 IMAGES = np.random.default_rng(0).standard_normal((60, 3, 8, 8)).astype(np.float32)

@@ -57,8 +57,8 @@ def optimize(
 ) -> None:
     """Run passes over a model and write the model that comes out.
 
-    Ctrl-C during prune-gradually or prune-search ends that pass with its best model so far, which is written; the exit status
-    is 130 all the same. A second Ctrl-C writes nothing.
+    Ctrl-C during a pass that searches ends that pass with its best model so far, which is written; the exit status is 130 all
+    the same. A second Ctrl-C writes nothing.
     """
     from deburr import api
     from deburr.passes.core import Remark

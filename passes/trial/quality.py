@@ -1,4 +1,4 @@
-"""How good a pruned model still is, measured on samples that nothing was fitted to, and the floor under it."""
+"""How good a changed model still is, measured on samples that nothing was fitted to, and the floor under it."""
 
 from __future__ import annotations
 
