@@ -18,10 +18,11 @@ from deburr.ir.value import Value
 from deburr.targets import manifest as manifests
 from deburr.targets.bundle import LIBRARY, Bundle
 from deburr.targets.check import compare, inputs_for
+from deburr.targets.features import missing_here
 from deburr.targets.lower import lower, prepare
 from deburr.targets.process import Job, build
 from deburr.targets.schedules.space import to_fields
-from deburr.targets.target import Target, missing_here
+from deburr.targets.target import Target
 from deburr.targets.tune import Request, tuned_schedules
 from deburr.targets.tuning.tuner import Status
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from deburr.ir.errors import DeburrError
 from deburr.targets.bundle import LIBRARY
-from deburr.targets.target import Target, missing_here
+from deburr.targets.features import missing_here
+from deburr.targets.target import Target
 
 
 def main(folder: Path) -> None:
