@@ -31,8 +31,8 @@ def dot(weights: WeightLayout, in_block: int, out_block: int) -> Dot | None:
 def _by_element(data: str, weight: str, group: int, parts: int) -> str:
     """``C[lane] += sum(A[g] * B[lane, g])`` over g in `group`, for 4 lanes.
 
-    A lies in a register's worth of data, ``parts * group`` values that start at a multiple of that many. All of it is loaded, and
-    which part of it A is must come out as a number once the loop over the parts is unrolled: instructions hold it.
+    A lies in a register's worth of data, ``parts * group`` values that start at a multiple of that many. All of it is loaded,
+    and which part of it A is must come out as a number once the loop over the parts is unrolled: instructions hold it.
     """
     from tvm.script import tirx as T  # noqa: N812 - what TVM's script parser and its users call it
 

@@ -1,4 +1,4 @@
-"""Schedules for CPUs with vector registers: one template, with an ISA's multiply-accumulate instruction or LLVM's own choice."""
+"""Schedules for CPUs with vector registers: one template, an ISA's own multiply-accumulate or LLVM's choice."""
 
 from __future__ import annotations
 
