@@ -37,6 +37,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "E403": "the compiler failed",
         "E404": "the compiler ran out of time",
         "E405": "a tool that compilation needs is missing",
+        "E406": "what was linked does not fit the device",
         # 5xx: bundles and measuring
         "E501": "not a bundle",
         "E502": "the bundle does not match its manifest",

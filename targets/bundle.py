@@ -11,9 +11,9 @@ import numpy as np
 from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array, TensorType
 from deburr.targets import manifest as manifests
+from deburr.targets.features import missing_here
 from deburr.targets.manifest import Manifest, Tensor
 from deburr.targets.runtime import Program
-from deburr.targets.target import missing_here
 
 LIBRARY = "model.so"
 

@@ -15,14 +15,16 @@ from deburr.ir.files import write_atomically
 from deburr.ir.model import Model
 from deburr.ir.types import Array, TensorType
 from deburr.ir.value import Value
+from deburr.targets import link
 from deburr.targets import manifest as manifests
 from deburr.targets.bundle import LIBRARY, Bundle
 from deburr.targets.check import compare, inputs_for
+from deburr.targets.features import missing_here
 from deburr.targets.groups import groups
 from deburr.targets.lower import lower, prepare
 from deburr.targets.process import Job, build
 from deburr.targets.schedules.space import to_fields
-from deburr.targets.target import Target, missing_here
+from deburr.targets.target import Target
 from deburr.targets.tune import Request, tuned_schedules
 from deburr.targets.tuning.tuner import Status
 
@@ -42,6 +44,7 @@ class Options:
     :param tune: seconds to search for faster kernels, less what the records say was spent on this model.
     :param records: the log of tuning; its choices are used even without a search. None: with `tune`, one in the user's cache.
     :param tuning: called after each trial.
+    :param linker: the C compiler that links; None: what `link.find` finds.
     """
 
     batch: int = 1
@@ -53,6 +56,7 @@ class Options:
     tune: float = 0
     records: str | Path | None = None
     tuning: Callable[[Status], None] | None = None
+    linker: str | None = None
 
 
 def compile(  # noqa: A001
@@ -70,10 +74,11 @@ def compile(  # noqa: A001
     :param threads: what the bundle uses unless `Bundle.open` says otherwise; None: all cores of the target.
     :param options: the fields of `Options`.
     :raises DeburrError: E402 an operator that nothing supports, E403 the build crashed or computes other numbers, E404 it ran
-        out of time, E405 no C compiler, E901 an open axis, E109 the bundle cannot be written.
+        out of time, E405 no C compiler, E406 what it linked does not fit the device, E901 an open axis, E109 the bundle cannot
+        be written.
     """
     chosen, steps = Options(**options), _steps(progress)
-    linker = find_linker()
+    linker = link.find(target, chosen.linker)
     next(steps)
     lowered = prepare.copy_of(model)
     batched = prepare.is_batched(lowered)
@@ -104,18 +109,6 @@ def compile(  # noqa: A001
     for _ in steps:
         pass
     return Bundle.inspect(path) if missing_here(result.instruction_sets) else Bundle.open(path, threads)
-
-
-def find_linker() -> str:
-    """The C compiler that links.
-
-    :raises DeburrError: E405.
-    """
-    for name in ("cc", "gcc", "clang"):
-        found = shutil.which(name)
-        if found:
-            return found
-    raise DeburrError("E405", "no C compiler", why="none of cc, gcc, clang is on the PATH", hint="apt-get install gcc")
 
 
 def _write(folder: Path, library: Path, description: manifests.Manifest) -> None:

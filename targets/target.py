@@ -5,23 +5,17 @@ from __future__ import annotations
 import difflib
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from deburr.ir.errors import DeburrError
-
-LANES: Mapping[str, int] = {"avx512vnni": 16, "avx2": 8, "generic": 4}  # int32 per vector
-BLOCKS: Mapping[str, int] = {"avx512vnni": 16, "avx2": 8, "generic": 8}  # channels per block of an activation
-TRIPLE = "x86_64-linux-gnu"  # said outright: LLVM's own default names the machine it was built on
-
-# What LLVM calls an instruction set and /proc/cpuinfo calls otherwise, beyond dots and underscores.
-_CPUINFO_NAMES = {"sse3": "pni", "lzcnt": "abm", "bmi": "bmi1", "pclmul": "pclmulqdq", "sha": "sha_ni", "rdrnd": "rdrand"}
-_INSTRUCTION_SETS = tuple(
-    "sse ssse avx amx fma f16c bmi gfni vaes vpclmul aes pclmul sha popcnt movbe lzcnt adx xop tbm rdrnd rdseed sm3 sm4".split()  # noqa: SIM905
-)
+from deburr.targets import features, presets
+from deburr.targets import isa as isas
+from deburr.targets.isa import ISAS, TRIPLES
+from deburr.targets.presets import Preset
 
 
 @dataclass(frozen=True)
@@ -29,9 +23,10 @@ class Target:
     """One device. Equal targets give equal code, bit for bit.
 
     :param tvm: what `tvm.target.Target` takes.
-    :param isa: which schedules apply: "avx512vnni", "avx2" or "generic".
+    :param isa: which schedules apply, a key of `ISAS`.
     :param lanes: int32 lanes of a vector.
     :param block: channels in a block of the layout NCHW{block}c.
+    :param glibc: the oldest C library that a bundle is to run with; "" leaves it to the linker.
     """
 
     name: str
@@ -41,51 +36,63 @@ class Target:
     block: int
     cores: int
     about: str = ""
+    glibc: str = ""
+
+    @property
+    def triple(self) -> str:
+        """LLVM's triple; this machine's where the target names none."""
+        return str(self.tvm.get("mtriple") or TRIPLES.get(features.architecture_here(), ""))
+
+    @property
+    def architecture(self) -> str:
+        """The CPU's family as Linux calls it: "x86_64", "aarch64"."""
+        return isas.architecture_of(self.triple)
 
     def instruction_sets(self) -> tuple[str, ...]:
         """What the CPU must offer to run the code, in LLVM's names (needs TVM: LLVM holds the table)."""
-        import tvm
-        from tvm.target import codegen
+        from deburr.targets import llvm
 
-        features = codegen.llvm_get_cpu_features(tvm.target.Target(dict(self.tvm)))
-        return tuple(sorted(str(feature) for feature in features if is_instruction_set(str(feature))))
+        return tuple(sorted(filter(features.is_instruction_set, llvm.features(self.tvm))))
 
 
 def names() -> tuple[str, ...]:
-    """Every name that `find` takes."""
-    return ("host", *presets())
+    """Every name that `find` takes.
+
+    :raises DeburrError: E101, E401 where the user's own file of presets is broken.
+    """
+    return ("host", *dict.fromkeys([*presets.users(), *presets.built_in()]))
 
 
 def find(name: str) -> Target:
-    """The target called `name`: "host", or a preset.
+    """The target called `name`: "host", a preset, or a file of presets (``board.toml``, ``boards.toml#name``).
 
-    :raises DeburrError: E401 with the nearest names.
+    The user's own presets go before ours. What they leave to LLVM is asked, which loads TVM.
+
+    :raises DeburrError: E401 with the nearest names, E101 for a file that cannot be read.
     """
     if name == "host":
         return host()
-    found = presets().get(name)
-    if found is not None:
-        return found
+    path, _, entry = name.partition("#")
+    if path.endswith(".toml"):
+        return _from_file(Path(path), entry)
+    own = presets.users()
+    if name in own:
+        return _make(name, own[name].completed(f"{presets.user_file()}, [{name}]"))
+    if name in presets.built_in():
+        return _built_in(name)
     near = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
     raise DeburrError(
-        "E401", f"no target {name!r}", why=f"the targets are {', '.join(names())}",
+        "E401", f"no target {name!r}", why="it is neither a preset nor a file of presets",
         hint=f"did you mean {' or '.join(near)}?" if near else "run `deburr targets`",
     )  # fmt: skip
 
 
 def lanes_of(name: str) -> int:
-    """The `lanes` of `find(name)`, without loading TVM.
+    """The `lanes` of `find(name)`, without loading TVM for the host or a preset of ours.
 
     :raises DeburrError: E401 with the nearest names.
     """
-    return LANES[isa_of(cpu_flags())] if name == "host" else find(name).lanes
-
-
-@lru_cache(maxsize=1)
-def presets() -> Mapping[str, Target]:
-    """The targets of presets.toml by name."""
-    table = _load_toml(Path(__file__).with_name("presets.toml"))
-    return {name: _from_table(name, entry) for name, entry in table.items()}
+    return ISAS[_host_isa()].lanes if name == "host" else find(name).lanes
 
 
 @lru_cache(maxsize=1)
@@ -94,79 +101,58 @@ def host() -> Target:
 
     A virtual machine may hide units (AMX, often) that LLVM assumes from the family; code for them would die by SIGILL.
 
-    :raises DeburrError: E401 where the machine is not x86-64.
+    :raises DeburrError: E401 where the machine is no Linux on x86-64 or aarch64.
     """
-    if platform.machine() not in ("x86_64", "AMD64"):
-        raise DeburrError("E401", "no target 'host'", why=f"{platform.machine()} is not supported yet", hint="name a preset")
-    import tvm
+    isa = _host_isa()
     from tvm.target import codegen
 
-    cpu = str(codegen.llvm_get_system_cpu())
-    assumed = sorted(str(f) for f in codegen.llvm_get_cpu_features(tvm.target.Target({"kind": "llvm", "mcpu": cpu})))
-    mattr = [f"-{feature}" for feature in missing_here(filter(is_instruction_set, assumed))]
+    from deburr.targets import llvm
+
+    cpu, triple = str(codegen.llvm_get_system_cpu()), TRIPLES[ISAS[isa].architecture]
+    assumed = sorted(llvm.features({"kind": "llvm", "mtriple": triple, "mcpu": cpu}))
+    mattr = [f"-{feature}" for feature in features.missing_here(filter(features.is_instruction_set, assumed))]
     mattr += ["-prefer-256-bit"] if "prefer-256-bit" in assumed else []
-    return _make("host", cpu, mattr, isa_of(cpu_flags()), cores=len(os.sched_getaffinity(0)), about=f"this machine ({cpu})")
+    cores = len(os.sched_getaffinity(0))
+    return _make("host", Preset(mcpu=cpu, mattr=mattr, isa=isa, mtriple=triple, cores=cores, about=f"this machine ({cpu})"))
 
 
-def isa_of(flags: Iterable[str]) -> str:
-    """The best family of schedules that a CPU with these flags can run."""
-    have = set(flags)
-    if {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"} <= have:
-        return "avx512vnni"
-    return "avx2" if {"avx2", "fma"} <= have else "generic"
+def _host_isa() -> str:
+    flags = {flag.replace("_", "") for flag in features.cpu_flags()}
+    needed = {need for isa in ISAS.values() for need in isa.needs if features.cpuinfo_name(need) in flags}
+    best = isas.best(needed, features.architecture_here()) if platform.system() == "Linux" else None
+    if best is None:
+        machine = f"{platform.system()} on {platform.machine()}"
+        raise DeburrError("E401", "no target 'host'", why=f"{machine} is not supported yet", hint="name a preset")
+    return best
 
 
-def missing_here(instruction_sets: Iterable[str]) -> tuple[str, ...]:
-    """Those that this machine's CPU does not show (all of them where there is no /proc/cpuinfo)."""
-    shown = {flag.replace("_", "") for flag in cpu_flags()}
-    return tuple(feature for feature in instruction_sets if cpuinfo_name(feature) not in shown)
+def _from_file(path: Path, entry: str) -> Target:
+    found = presets.read(path)
+    if not entry and len(found) == 1:
+        entry = next(iter(found))
+    if entry not in found:
+        listed = ", ".join(found) or "none"
+        raise DeburrError(
+            "E401", f"no preset {entry!r}" if entry else "which preset?", where=str(path), why=f"it holds {listed}",
+            hint=f"write {path}#NAME",
+        )  # fmt: skip
+    return _make(entry, found[entry].completed(f"{path}, [{entry}]"))
 
 
-@lru_cache(maxsize=1)
-def cpu_flags() -> frozenset[str]:
-    """The CPU's own flags, as the kernel shows them; empty where there is no /proc/cpuinfo."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip() == "flags":
-            return frozenset(value.split())
-    return frozenset()
+@lru_cache
+def _built_in(name: str) -> Target:
+    return _make(name, presets.built_in()[name])
 
 
-def is_instruction_set(feature: str) -> bool:
-    """Whether an LLVM feature lets new instructions in (the others only tune)."""
-    return feature.startswith(_INSTRUCTION_SETS) and not feature.startswith("fast-")
-
-
-def cpuinfo_name(feature: str) -> str:
-    """An LLVM feature as /proc/cpuinfo spells it, without underscores."""
-    return _CPUINFO_NAMES.get(feature, feature).replace(".", "").replace("-", "").replace("_", "")
-
-
-def _make(name: str, mcpu: str, mattr: list[str], isa: str, *, cores: int, about: str) -> Target:
-    tvm: dict[str, Any] = {"kind": "llvm", "mtriple": TRIPLE, "mcpu": mcpu, "num-cores": cores}
-    if mattr:
-        tvm["mattr"] = mattr
-    return Target(name, tvm, isa, LANES[isa], BLOCKS[isa], cores, about)
-
-
-def _from_table(name: str, entry: Mapping[str, Any]) -> Target:
-    known = {"about", "mcpu", "mattr", "isa", "cores"}
-    strange = sorted(set(entry) - known)
-    if strange or entry.get("isa") not in LANES or not isinstance(entry.get("mcpu"), str):
-        raise DeburrError("E401", f"the preset {name!r} is broken", why=f"unknown keys {strange}" if strange else "isa or mcpu")
-    cores = int(entry.get("cores", 4))
-    return _make(
-        name, entry["mcpu"], list(entry.get("mattr", ())), entry["isa"], cores=cores, about=str(entry.get("about", ""))
-    )
-
-
-def _load_toml(path: Path) -> dict[str, Any]:
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib  # type: ignore[no-redef,import-not-found,unused-ignore]
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+def _make(name: str, preset: Preset) -> Target:
+    assert preset.isa is not None
+    isa = ISAS[preset.isa]
+    tvm: dict[str, Any] = {
+        "kind": "llvm",
+        "mtriple": preset.mtriple or TRIPLES[isa.architecture],
+        "mcpu": preset.mcpu,
+        "num-cores": preset.cores,
+    }
+    if preset.mattr:
+        tvm["mattr"] = list(preset.mattr)
+    return Target(name, tvm, preset.isa, isa.lanes, isa.block, preset.cores, preset.about, preset.glibc or "")

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.model import Model
+from deburr.targets.features import missing_here
 from deburr.targets.kernels.workload import Workload
 from deburr.targets.lower import dialect
 from deburr.targets.lower.workloads import workload
 from deburr.targets.records import Records, Setting, default_path
 from deburr.targets.schedules.tile import ConvSchedule
-from deburr.targets.target import Target, missing_here
+from deburr.targets.target import Target
 from deburr.targets.tuning.measuring import WorkerMeasure
 from deburr.targets.tuning.tuner import Status, Tuner
 

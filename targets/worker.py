@@ -11,14 +11,16 @@ from __future__ import annotations
 import json
 import os
 import resource
-import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from deburr.ir.errors import DeburrError
+from deburr.targets import link
 from deburr.targets.bundle import LIBRARY
-from deburr.targets.target import Target, missing_here
+from deburr.targets.features import missing_here
+from deburr.targets.target import Target
 
 
 def main(folder: Path) -> None:
@@ -48,6 +50,7 @@ def _build(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     schedules = {text: from_fields(fields) for text, fields in job["schedules"].items()}
     module = emit(model, target, schedules=schedules)
     compile_module(module, target, folder / LIBRARY, job["linker"])
+    link.check(folder / LIBRARY, target)
     sets = target.instruction_sets()
     ran = (folder / "check.npz").exists() and not missing_here(sets)
     if ran:
@@ -56,7 +59,7 @@ def _build(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     return {"instruction_sets": list(sets), "ran": ran, "versions": versions}
 
 
-def compile_module(module: Any, target: Target, library: Path, linker: str) -> None:
+def compile_module(module: Any, target: Target, library: Path, linker: Sequence[str]) -> None:
     """Relax to machine code. Functions that came without a schedule are fused, then scheduled by the default."""
     import tvm
     from tvm import relax
@@ -80,16 +83,15 @@ def compile_module(module: Any, target: Target, library: Path, linker: str) -> N
 
 
 class _Linker:
-    """Links objects into a shared library that carries neither paths nor a build id."""
+    """What TVM's export hands its object files to."""
 
     object_format = "o"
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, command: Sequence[str]) -> None:
         self.command = command
 
     def __call__(self, output: str, objects: list[str], **_: Any) -> None:
-        flags = ["-shared", "-fPIC", "-s", "-Wl,--build-id=none"]
-        subprocess.run([self.command, *flags, "-o", output, *objects, "-lm"], check=True)  # noqa: S603
+        link.link(self.command, objects, Path(output))
 
 
 def _run(folder: Path, threads: int) -> None:

@@ -14,8 +14,9 @@ from models import conv_chain, perceptron
 import deburr
 from deburr.cli import main
 from deburr.profile import _profile, profile
+from deburr.targets.features import missing_here
 from deburr.targets.schedules import ceiling
-from deburr.targets.target import find, missing_here
+from deburr.targets.target import find
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,13 @@ from typing import Any
 
 from deburr.measure import default_threads
 
-OPTIONAL = {"torch": "train", "onnxscript": "train", "matplotlib": "plot", "openvino": "openvino"}  # package -> extra
+OPTIONAL = {
+    "torch": "train",
+    "onnxscript": "train",
+    "matplotlib": "plot",
+    "openvino": "openvino",
+    "ziglang": "cross",
+}  # package -> extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +80,10 @@ def _tvm_with_llvm() -> str:
 def compiler() -> Finding:
     """The compiler that links a bundle's library, found as `deburr compile` finds it."""
     from deburr.ir.errors import DeburrError
-    from deburr.targets.compile import find_linker
+    from deburr.targets.link import find_host
 
     try:
-        found = find_linker()
+        found = find_host()
     except DeburrError as error:
         return Finding("C compiler", f"none: {error.hint}", present=False)
     command = [found, "--version"]

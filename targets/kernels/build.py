@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from deburr.targets.kernels import conv2d, depthwise, elementwise, pool
 from deburr.targets.kernels.workload import Add, ChangeLayout, Conv2d, Dequantize, Pool2d, Quantize, Workload
-from deburr.targets.schedules import space, x86
+from deburr.targets.schedules import cpu, space
 
 if TYPE_CHECKING:
     from deburr.targets.kernels.conv2d import Definition
@@ -47,17 +47,17 @@ def kernel(workload: Workload, target: Target, schedule: ConvSchedule | None = N
         case Conv2d() if workload.is_blocked_depthwise:
             cut = schedule or space.default_schedule(workload, target)
             definition = depthwise.define(workload, cut.extent(workload))
-            module = x86.reduction(_module(definition), cut)
+            module = cpu.reduction(_module(definition), cut)
         case Conv2d():
             cut = schedule or space.default_schedule(workload, target)
             definition = conv2d.define(workload, target.isa, cut.extent(workload))
-            module = x86.convolution(_module(definition), workload, target.isa, cut)
+            module = cpu.convolution(_module(definition), workload, target.isa, cut)
         case Pool2d():
             definition = pool.define(workload)
-            module = x86.reduction(_module(definition), schedule or space.default_schedule(workload, target))
+            module = cpu.reduction(_module(definition), schedule or space.default_schedule(workload, target))
         case _:
             definition = _elementwise(workload)
-            module = x86.elementwise(_module(definition), _elements(definition) >= 50_000)
+            module = cpu.elementwise(_module(definition), _elements(definition) >= 50_000)
     arguments = tuple(
         Argument(tensor.op.name, tuple(int(size) for size in tensor.shape), str(tensor.dtype))
         for tensor in definition.arguments

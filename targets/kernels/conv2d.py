@@ -11,6 +11,8 @@ from deburr.targets.kernels.workload import Conv2d
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from deburr.targets.kernels.layout import WeightLayout
+
     Tensor = Any  # tvm.te.Tensor
     Expression = Any
 
@@ -32,7 +34,7 @@ def define(workload: Conv2d, isa: str, extent: tuple[int, int, int]) -> Definiti
     data = te.placeholder(layout.activation_shape(workload), workload.dtype, name="data")
     weights = layout.weight_layout(workload, isa)
     weight = te.placeholder(layout.weight_shape(workload, isa), weights.dtype, name="weight")
-    source = pad(data, workload, weights.data_dtype, extent)
+    source = pad(data, workload, weights, extent)
     return with_epilogue(workload, accumulate(source, weight, workload, extent), (data, weight))
 
 
@@ -41,22 +43,24 @@ def needed_size(extent: int, stride: int, kernel: int, dilation: int) -> int:
     return (extent - 1) * stride + (kernel - 1) * dilation + 1
 
 
-def pad(data: Tensor, workload: Conv2d, dtype: str, extent: tuple[int, int, int]) -> Tensor:
-    """The data with its border, in the type that is multiplied; the data itself where nothing is to be done."""
+def pad(data: Tensor, workload: Conv2d, weights: WeightLayout, extent: tuple[int, int, int]) -> Tensor:
+    """The data with its border, as it is multiplied (in another type, shifted); the data itself where nothing is to be done."""
     from tvm import te, tirx
 
-    w = workload
+    w, dtype, shift = workload, weights.data_dtype, weights.data_shift
     batch, blocks, height, width, block = layout.activation_shape(w)
     rows = needed_size(extent[1], w.strides[0], w.kernel[0], w.dilations[0])
     columns = needed_size(extent[2], w.strides[1], w.kernel[1], w.dilations[1])
     top, left = w.pads[0], w.pads[1]
     inside = extent[0] <= batch and rows + top <= height and columns + left <= width and not top and not left
-    if inside and dtype == w.dtype:
+    if inside and dtype == w.dtype and not shift:
         return data
-    zero = tirx.const(w.data_zero_point if w.dtype == "uint8" else 0, dtype)
+    zero = tirx.const(w.data_zero_point - shift if w.dtype == "uint8" else 0, dtype)
 
     def element(n: Expression, i: Expression, y: Expression, x: Expression, c: Expression) -> Expression:
-        value = data[n, i, y - top, x - left, c].astype(dtype)
+        value = data[n, i, y - top, x - left, c]
+        # u8 - 128 is s8 with the highest bit turned over: one instruction for a whole vector.
+        value = (value ^ tirx.const(shift, w.dtype) if shift else value).astype(dtype)
         checks = [n < batch] * (extent[0] > batch) + [y >= top] * (top > 0) + [y < height + top] * (rows > height + top)
         checks += [x >= left] * (left > 0) + [x < width + left] * (columns > width + left)
         return tirx.if_then_else(tirx.all(*checks), value, zero) if checks else value

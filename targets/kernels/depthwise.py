@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from deburr.targets.kernels import conv2d, layout
+from deburr.targets.kernels.layout import WeightLayout
 
 if TYPE_CHECKING:
     from deburr.targets.kernels.conv2d import Definition
@@ -24,7 +25,7 @@ def define(workload: Conv2d, extent: tuple[int, int, int]) -> Definition:
     dtype, weight_dtype = ("float32", "float32") if w.dtype == "float32" else ("int32", "int8")
     data = te.placeholder(layout.activation_shape(w), w.dtype, name="data")
     weight = te.placeholder(layout.depthwise_weight_shape(w), weight_dtype, name="weight")
-    source = conv2d.pad(data, w, w.dtype, extent)
+    source = conv2d.pad(data, w, WeightLayout(1, weight_dtype, w.dtype), extent)
     kh, kw = (te.reduce_axis((0, size), name) for size, name in zip(w.kernel, ("kh", "kw"), strict=True))
 
     def element(n: Expression, o: Expression, y: Expression, x: Expression, c: Expression) -> Expression:

@@ -37,6 +37,9 @@ def pack_conv2d(
         given = np.zeros(w.out_channels, np.float32) if bias is None else bias.astype(np.float32)
         return {"weight": packed_weight, "bias": pack_channels(given, w.out_block)}
     folded = fold_zero_point(weight, bias, w.data_zero_point)
+    shift = 0 if w.is_blocked_depthwise else layout.weight_layout(w, target.isa).data_shift
+    # What the kernel takes off the data comes back here. It cannot overflow: it is the sum for data of `shift` everywhere.
+    folded = folded + shift * weight.reshape(len(weight), -1).sum(axis=1, dtype=np.int32)
     scale = np.ones((), np.float32) if multiplier is None else multiplier.astype(np.float32)
     scale = np.broadcast_to(scale, (w.out_channels,))
     return {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from deburr.targets.kernels.layout import weight_layout
 from deburr.targets.kernels.workload import Conv2d
-from deburr.targets.schedules import intrinsics
+from deburr.targets.schedules.dot import Dot, dot
 
 if TYPE_CHECKING:
     from deburr.targets.target import Target
@@ -51,8 +51,8 @@ def _function(target: Target, dtype: str, threads: int, vectors: int) -> tuple[A
     from tvm.s_tir import Schedule
 
     block = target.block
-    layout = weight_layout(Conv2d(1, block, 1, 1, block, (1, 1), dtype=dtype, in_block=block, out_block=block), target.isa)
-    instruction = intrinsics.dot(target.isa, layout.group) if dtype == "uint8" else None
+    work = Conv2d(1, block, 1, 1, block, (1, 1), dtype=dtype, in_block=block, out_block=block)
+    layout, instruction = weight_layout(work, target.isa), dot(work, target.isa)
     lanes = instruction.lanes if instruction is not None else block
     data = te.placeholder((DEPTH, layout.group), layout.data_dtype, name="data")
     weight = te.placeholder((vectors, lanes, layout.group), layout.dtype, name="weight")
@@ -78,7 +78,7 @@ def _module(arguments: list[Any]) -> Any:
     return tvm.IRModule({"main": te.create_prim_func(arguments)})
 
 
-def _on_registers(schedule: Any, instruction: intrinsics.Dot | None) -> None:
+def _on_registers(schedule: Any, instruction: Dot | None) -> None:
     """A thread for each row of the output; its sums never leave their registers."""
     accumulate, output = schedule.get_sblock("accumulate"), schedule.get_sblock("output")
     thread, vector, lane = schedule.get_loops(output)
@@ -92,7 +92,10 @@ def _on_registers(schedule: Any, instruction: intrinsics.Dot | None) -> None:
         schedule.reorder(repeat, depth, part, vector, lane)
         schedule.vectorize(lane)
     else:
-        schedule.reorder(repeat, depth, vector, lane, part)
+        depth, one_of = schedule.split(depth, [None, instruction.parts])
+        schedule.unroll(one_of)
+        inside = (lane, part) if instruction.group > 1 else (lane,)
+        schedule.reorder(repeat, depth, *(() if instruction.group > 1 else (part,)), one_of, vector, *inside)
     init = schedule.decompose_reduction(accumulate, repeat)
     *_, init_vector, init_lane = schedule.get_loops(init)
     schedule.vectorize(init_lane)

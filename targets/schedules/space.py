@@ -103,7 +103,8 @@ class Space:
             return 0.0
         batch, _, rows, columns = self._sizes
         cut = (schedule.n_tile, schedule.oc_tile, schedule.oh_tile, schedule.ow_tile)
-        return tile.estimate(cut, (batch, rows, columns))[0]
+        registers, block = tile.REGISTERS[self.target.isa], self.workload.out_block  # type: ignore[union-attr]
+        return tile.estimate(cut, (batch, rows, columns), registers.vectors(block), registers.steps)[0]
 
     @property
     def _is_dense(self) -> bool:
@@ -133,7 +134,7 @@ class Space:
         registers = tile.REGISTERS[self.target.isa]
         block = self.workload.out_block if isinstance(self.workload, Conv2d) else self.workload.block
         d = self.default
-        return max(registers.accumulators // max(1, block // registers.lanes), d.n_tile * d.oc_tile * d.oh_tile * d.ow_tile)
+        return max(registers.accumulators // registers.vectors(block), d.n_tile * d.oc_tile * d.oh_tile * d.ow_tile)
 
     def _waste(self, schedule: ConvSchedule) -> float:
         """What is computed over what is wanted; 1 where tiles and tasks divide evenly."""
@@ -156,7 +157,7 @@ class Space:
 
     def _has_instruction(self, group: int) -> bool:
         """Whether an instruction takes the group, so that no loop over it is left (`intrinsics.dot` would load TVM)."""
-        return group > 1 and self.target.isa != "generic"
+        return self.target.isa in ("i8mm", "dotprod", "neon") or (group > 1 and self.target.isa != "generic")
 
 
 def to_fields(schedule: ConvSchedule) -> dict[str, Any]:

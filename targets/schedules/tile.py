@@ -57,13 +57,23 @@ class RegisterFile:
 
     :param accumulators: vectors left for sums after operands took theirs.
     :param lanes: int32 or float32 per vector.
+    :param steps: of the reduction that one load of a pixel serves: instructions that take a lane each share it.
     """
 
     accumulators: int
     lanes: int
+    steps: int = 1
+
+    def vectors(self, block: int) -> int:
+        """How many hold the sums of a block of channels."""
+        return max(1, block // self.lanes)
 
 
-REGISTERS = {"avx512vnni": RegisterFile(26, 16), "avx2": RegisterFile(12, 8), "generic": RegisterFile(12, 4)}
+_NEON = RegisterFile(24, 4, steps=4)  # of 32: six registers of data and two of weights are at work with 24 of sums
+REGISTERS = {
+    "avx512vnni": RegisterFile(26, 16), "avx2": RegisterFile(12, 8), "generic": RegisterFile(12, 4),
+    "i8mm": _NEON, "dotprod": _NEON, "neon": _NEON,
+}  # fmt: skip
 
 # Below this many multiply-accumulates per thread, waking the pool (about 5 us) costs more than it saves.
 WORTH_A_THREAD = 100_000
@@ -72,9 +82,10 @@ WORTH_A_THREAD = 100_000
 def default(workload: Conv2d, isa: str, cores: int) -> ConvSchedule:
     """The tile with the lowest estimated cost: sums wasted on rounding, and loads that the multipliers wait for."""
     registers = REGISTERS[isa]
-    vectors = max(1, workload.out_block // registers.lanes)
+    vectors = registers.vectors(workload.out_block)
     sizes = (workload.batch, workload.out_height, workload.out_width)
-    best = min(_candidates(workload, registers.accumulators // vectors), key=lambda tile: estimate(tile, sizes))
+    candidates = _candidates(workload, registers.accumulators // vectors)
+    best = min(candidates, key=lambda tile: estimate(tile, sizes, vectors, registers.steps))
     n_tile, oc_tile, oh_tile, ow_tile = best
     parallel = cores > 1 and workload.macs >= 2 * WORTH_A_THREAD
     oc_tiles, rows = layout.blocks(workload.out_channels, workload.out_block) // oc_tile, -(-workload.out_height // oh_tile)
@@ -91,13 +102,19 @@ def _candidates(workload: Conv2d, accumulators: int) -> list[tuple[int, int, int
     return [tile for tile in tiles if tile[0] * tile[1] * tile[2] * tile[3] <= max(accumulators, 1)]
 
 
-def estimate(tile: tuple[int, int, int, int], sizes: tuple[int, int, int]) -> tuple[float, int]:
-    """Estimated cycles per useful multiply-accumulate; ties go to the tile with fewer rows."""
+def estimate(
+    tile: tuple[int, int, int, int], sizes: tuple[int, int, int], vectors: int = 1, steps: int = 1
+) -> tuple[float, int]:
+    """Estimated cycles per useful multiply-accumulate; ties go to the tile with fewer rows.
+
+    :param vectors: of sums for each block of channels.
+    :param steps: that one load of data serves, as in `RegisterFile`.
+    """
     n, oc, oh, ow = tile
     waste = 1.0
     for size, step in zip(sizes, (n, oh, ow), strict=True):
         waste *= -(-size // step) * step / size
-    sums, loads = n * oc * oh * ow, oc + n * oh * ow
+    sums, loads = n * oc * oh * ow * vectors, oc * vectors + n * oh * ow / steps
     # One multiply-accumulate and one load per cycle, a latency of 8 that independent sums hide, and a step's own overhead.
     cycles = max(sums, loads, 8) + 0.15 * loads + 0.5
     return waste * cycles / sums, oh

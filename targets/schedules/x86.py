@@ -1,124 +1,96 @@
-"""Schedules for CPUs with vector registers: x86 with AVX-512 VNNI, AVX2, or whatever LLVM makes of plain loops."""
+"""x86 multiply-accumulate instructions as TVM tensor intrinsics, registered on first use.
+
+The weight operand declares its strides: without them TVM accepts a weight that is not packed and computes garbage in silence.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
 
-from deburr.targets.kernels import layout
-from deburr.targets.schedules import intrinsics
-
-if TYPE_CHECKING:
-    from deburr.targets.kernels.workload import Conv2d
-    from deburr.targets.schedules.intrinsics import Dot
-    from deburr.targets.schedules.tile import ConvSchedule
-
-    Module = Any  # tvm.IRModule
-    Schedule = Any  # tvm.s_tir.Schedule
-    Block = Any
-    Loop = Any
+from deburr.targets.schedules.dot import Dot, register
 
 
-def convolution(module: Module, workload: Conv2d, isa: str, tile: ConvSchedule) -> Module:
-    """Tasks in parallel; in a task the padded rows, then register tiles that keep their sums over the whole reduction."""
-    from tvm.s_tir import Schedule
-
-    schedule = Schedule(module)
-    output, accumulate = schedule.get_sblock("output"), schedule.get_sblock("accumulate")
-    task, inner = _cut_output(schedule, output, tile)
-    schedule.compute_at(accumulate, inner, preserve_unit_loops=True)
-    _pad_in_task(schedule, task)
-    instruction = intrinsics.dot(isa, layout.weight_layout(workload, isa).group)
-    _register_tile(schedule, accumulate, Reduction(5, tile.unroll), instruction)
-    return schedule.mod
+def dot(isa: str, group: int) -> Dot | None:
+    """The instruction for a weight layout with `group`, or None where LLVM's own choice is as good."""
+    if isa == "avx512vnni" and group == 4:
+        return Dot(_vpdpbusd(), 16, 4)
+    if isa in ("avx512vnni", "avx2") and group == 2:
+        return Dot(_vpmaddwd(), 8, 2)
+    return None
 
 
-def _cut_output(schedule: Schedule, output: Block, tile: ConvSchedule) -> tuple[Loop, Loop]:
-    """Splits the output's loops; returns the task loop and the innermost loop around a register tile."""
-    n, o, y, x, c = schedule.get_loops(output)
-    n, n_tile = schedule.split(n, [None, tile.n_tile])
-    o, o_task, o_tile = schedule.split(o, [None, tile.oc_task, tile.oc_tile])
-    y, y_task, y_tile = schedule.split(y, [None, tile.oh_task, tile.oh_tile])
-    x, x_tile = schedule.split(x, [None, tile.ow_tile])
-    around = (x, o_task, y_task) if tile.columns_outside else (o_task, y_task, x)
-    schedule.reorder(n, o, y, *around, n_tile, o_tile, y_tile, x_tile, c)
-    task = schedule.fuse(n, o, y)
-    if tile.parallel:
-        schedule.parallel(task)
-    schedule.vectorize(c)
-    for loop in (n_tile, o_tile, y_tile, x_tile):
-        schedule.unroll(loop)
-    return task, around[-1]
+@cache
+def _vpdpbusd() -> str:
+    """AVX-512 VNNI: 16 lanes of four u8 x s8, int32 sums that never saturate (the form without "s")."""
+    from tvm.script import tirx as T  # noqa: N812 - what TVM's script parser and its users call it
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(a: T.handle, b: T.handle, c: T.handle) -> None:
+        A = T.match_buffer(a, (4,), "uint8", offset_factor=1)
+        B = T.match_buffer(b, (16, 4), "int8", strides=[4, 1], offset_factor=1)
+        C = T.match_buffer(c, (16,), "int32", scope="local", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:16], A[0:4], B[0:16, 0:4])
+            T.writes(C[0:16])
+            for i in T.serial(0, 16):
+                for k in T.serial(0, 4):
+                    with T.sblock("update"):
+                        vi, vk = T.axis.remap("SR", [i, k])
+                        C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def instruction(a: T.handle, b: T.handle, c: T.handle) -> None:
+        A = T.match_buffer(a, (4,), "uint8", offset_factor=1)
+        B = T.match_buffer(b, (16, 4), "int8", strides=[4, 1], offset_factor=1)
+        C = T.match_buffer(c, (16,), "int32", scope="local", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:16], A[0:4], B[0:16, 0:4])
+            T.writes(C[0:16])
+            four = T.reinterpret(A.vload([0], "uint8x4"), dtype="int32")
+            C[T.ramp(T.int32(0), 1, 16)] = T.call_llvm_pure_intrin(
+                T.llvm_lookup_intrinsic_id("llvm.x86.avx512.vpdpbusd.512"),
+                C.vload([0], dtype="int32x16"),
+                T.reinterpret(T.broadcast(four, 16), dtype="uint8x64"),
+                B.vload([0, 0], dtype="int8x64"),
+                dtype="int32x16",
+            )
+
+    return register("deburr.vpdpbusd_16x4", description, instruction)
 
 
-@dataclass(frozen=True, slots=True)
-class Reduction:
-    """How many of a block's innermost loops sum, and how many of those are unrolled."""
+@cache
+def _vpmaddwd() -> str:
+    """AVX2: 8 lanes of two s16 x s16; with u8 and s8 values the sum of two products never overflows."""
+    from tvm.script import tirx as T  # noqa: N812 - what TVM's script parser and its users call it
 
-    loops: int
-    unrolled: int
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(a: T.handle, b: T.handle, c: T.handle) -> None:
+        A = T.match_buffer(a, (2,), "int16", offset_factor=1)
+        B = T.match_buffer(b, (8, 2), "int16", strides=[2, 1], offset_factor=1)
+        C = T.match_buffer(c, (8,), "int32", scope="local", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:8], A[0:2], B[0:8, 0:2])
+            T.writes(C[0:8])
+            for i in T.serial(0, 8):
+                for k in T.serial(0, 2):
+                    with T.sblock("update"):
+                        vi, vk = T.axis.remap("SR", [i, k])
+                        C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
 
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def instruction(a: T.handle, b: T.handle, c: T.handle) -> None:
+        A = T.match_buffer(a, (2,), "int16", offset_factor=1)
+        B = T.match_buffer(b, (8, 2), "int16", strides=[2, 1], offset_factor=1)
+        C = T.match_buffer(c, (8,), "int32", scope="local", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:8], A[0:2], B[0:8, 0:2])
+            T.writes(C[0:8])
+            pair = T.reinterpret(A.vload([0], "int16x2"), dtype="int32")
+            C[T.ramp(T.int32(0), 1, 8)] = C.vload([0], dtype="int32x8") + T.call_llvm_pure_intrin(
+                T.llvm_lookup_intrinsic_id("llvm.x86.avx2.pmadd.wd"),
+                T.reinterpret(T.broadcast(pair, 8), dtype="int16x16"),
+                B.vload([0, 0], dtype="int16x16"),
+                dtype="int32x8",
+            )
 
-def _register_tile(schedule: Schedule, accumulate: Block, reduction: Reduction, instruction: Dot | None) -> None:
-    """Reduction outside, the tile inside and unrolled, so that every accumulator has a register of its own.
-
-    An instruction takes the last loop of the reduction and the lanes.
-    """
-    reductions = reduction.loops
-    loops = schedule.get_loops(accumulate)
-    tile, lanes, sums = list(loops[-reductions - 5 : -reductions - 1]), loops[-reductions - 1], list(loops[-reductions:])
-    schedule.set_scope(accumulate, 0, "local")
-    if instruction is None:
-        schedule.reorder(*sums, *tile, lanes)
-        schedule.vectorize(lanes)
-    else:
-        vectors, lanes = schedule.split(lanes, [None, instruction.lanes])
-        tile.append(vectors)
-        schedule.reorder(*sums[:-1], *tile, lanes, sums[-1])
-    init = schedule.decompose_reduction(accumulate, sums[0])
-    *init_tile, init_lanes = schedule.get_loops(init)[-len(tile) - 1 :]
-    schedule.vectorize(init_lanes)
-    around = sums if instruction is None else sums[:-1]
-    for loop in [*init_tile, *around[len(around) - reduction.unrolled :], *tile]:
-        schedule.unroll(loop)
-    if instruction is not None:
-        schedule.tensorize(lanes, instruction.intrinsic)
-
-
-def elementwise(module: Module, parallel: bool) -> Module:
-    """Every stage's outer loops fused and parallel, its innermost loop vectorized where that is a channel block."""
-    from tvm.s_tir import Schedule
-
-    schedule = Schedule(module)
-    block = schedule.get_sblock("output")
-    *outer, inner = schedule.get_loops(block)
-    task = schedule.fuse(*outer[:-1]) if len(outer) > 1 else outer[0]
-    if parallel:
-        schedule.parallel(task)
-    schedule.vectorize(inner)
-    return schedule.mod
-
-
-def reduction(module: Module, tile: ConvSchedule) -> Module:
-    """Channel-blocked reductions over a window (pooling, depthwise): some columns' sums at a time, the window outside."""
-    from tvm.s_tir import Schedule
-
-    schedule = Schedule(module)
-    output, accumulate = schedule.get_sblock("output"), schedule.get_sblock("accumulate")
-    task, inner = _cut_output(schedule, output, tile)
-    schedule.compute_at(accumulate, inner, preserve_unit_loops=True)
-    _pad_in_task(schedule, task)
-    _register_tile(schedule, accumulate, Reduction(2, tile.unroll), None)
-    return schedule.mod
-
-
-def _pad_in_task(schedule: Schedule, task: Loop) -> None:
-    """Each task copies the rows that it reads, border and all: they stay in its cache, with no second trip to the pool."""
-    if _has_block(schedule, "pad"):
-        pad = schedule.get_sblock("pad")
-        schedule.compute_at(pad, task)
-        schedule.vectorize(schedule.get_loops(pad)[-1])
-
-
-def _has_block(schedule: Schedule, name: str) -> bool:
-    return any(schedule.get(child).name_hint == name for child in schedule.get_child_blocks(schedule.get_sblock("root")))
+    return register("deburr.vpmaddwd_8x2", description, instruction)

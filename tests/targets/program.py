@@ -9,9 +9,9 @@ from models import samples
 from deburr.ir.onnx_reader import read
 from deburr.ir.onnx_writer import to_proto
 from deburr.targets import worker
-from deburr.targets.compile import find_linker
 from deburr.targets.emit import emit
 from deburr.targets.kernels import pack
+from deburr.targets.link import find_host
 from deburr.targets.lower import lower, prepare
 from deburr.targets.runtime import Program
 from deburr.targets.target import find
@@ -63,7 +63,7 @@ def execute(model, inputs, target="x86-64-v4-vnni", *, capture=(), threads=1):
     names = [value.name for value in model.graph.outputs] + list(capture)
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "model.so"
-        worker.compile_module(emit(model, chosen, capture), chosen, library, find_linker())
+        worker.compile_module(emit(model, chosen, capture), chosen, library, [find_host()])
         program = Program(library, [(value.static_shape, value.dtype.numpy) for value in given], threads)
         return dict(zip(names, program.run([inputs[value.name] for value in given]), strict=True))
 

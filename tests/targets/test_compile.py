@@ -59,7 +59,7 @@ def test_too_little_memory_is_the_worker_s_end_only(tmp_path):
 
 
 def test_no_c_compiler(tmp_path, monkeypatch):
-    monkeypatch.setattr(compiling.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(DeburrError) as caught:
         build(conv_chain(), tmp_path / "b")
     assert str(caught.value) == ("error[E405]: no C compiler: none of cc, gcc, clang is on the PATH; apt-get install gcc")

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from kernel_reference import fixed_point_add
 from onnx import TensorProto, helper, numpy_helper
 
+from deburr.targets.features import cpu_flags
 from deburr.targets.lower.borders import Scale
 from deburr.targets.lower.fixed_point import fit, reference
-from deburr.targets.target import cpu_flags
 
 LEFT, RIGHT = np.divmod(np.arange(65_536), 256)
 

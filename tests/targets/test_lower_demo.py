@@ -15,9 +15,9 @@ from deburr.ir.types import TensorType
 from deburr.passes import manager, pipeline
 from deburr.passes.core import Context
 from deburr.targets import worker
-from deburr.targets.compile import find_linker
 from deburr.targets.emit import emit
 from deburr.targets.kernels import pack
+from deburr.targets.link import find_host
 from deburr.targets.runtime import Program
 from deburr.targets.target import find
 
@@ -51,7 +51,7 @@ def program(model, capture):
     target = find(TARGET)
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "model.so"
-        worker.compile_module(emit(model, target, capture), target, library, find_linker())
+        worker.compile_module(emit(model, target, capture), target, library, [find_host()])
         inputs = [value for value in model.graph.inputs if value.constant is None]
         return Program(library, [(value.static_shape, value.dtype.numpy) for value in inputs], 2)
 

@@ -1,0 +1,125 @@
+"""Linkers: the C compiler of this machine, or one for another; and whether what it made fits the device."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deburr.ir.errors import DeburrError
+from deburr.targets.elf import Elf, version
+from deburr.targets.features import architecture_here
+
+if TYPE_CHECKING:
+    from deburr.targets.target import Target
+
+DEFAULT_GLIBC = "2.28"  # of 2018: every system that is still looked after has it
+SHARED = ("-shared", "-fPIC", "-s", "-Wl,--build-id=none")  # neither symbols, paths nor an id: equal inputs, equal bytes
+# What a library of ours may ask of a device: the C library and nothing else. TVM's runtime is loaded before it.
+NEEDED = frozenset({"libc.so.6", "libm.so.6", "libc.so", "libm.so", "libdl.so", "ld-linux-aarch64.so.1"})
+
+
+def find(target: Target, named: str | None = None) -> tuple[str, ...]:
+    """The command that links for `target`; empty where it only takes object files (Apple's systems).
+
+    The C compiler of this machine for its own kind; for others zig (`pip install ziglang`, a cross compiler with the C
+    libraries of many systems), else Debian's cross compiler.
+
+    :param named: a compiler of the user's choice, for instance the clang of an Android NDK.
+    :raises DeburrError: E405.
+    """
+    if named is not None:
+        return _named(named)
+    if is_object_only(target):
+        return ()
+    if target.triple.endswith("-android"):
+        raise DeburrError(
+            "E405", "no linker for Android", where=f"target {target.name!r}", why="its C library comes with the NDK",
+            hint="--linker NDK/toolchains/llvm/prebuilt/linux-x86_64/bin/aarch64-linux-android29-clang",
+        )  # fmt: skip
+    if target.architecture == architecture_here() and not target.glibc:
+        return (find_host(),)
+    if importlib.util.find_spec("ziglang") is not None:
+        return (*zig("cc"), *zig_target(target))
+    debian = shutil.which(f"{target.triple}-gcc")
+    if debian is None:
+        raise DeburrError(
+            "E405", f"no linker for {target.architecture}", where=f"target {target.name!r}",
+            why=f"neither ziglang nor {target.triple}-gcc is installed", hint="pip install 'deburr[cross]'",
+        )  # fmt: skip
+    return (debian,)
+
+
+def find_host() -> str:
+    """The C compiler of this machine.
+
+    :raises DeburrError: E405.
+    """
+    for name in ("cc", "gcc", "clang"):
+        found = shutil.which(name)
+        if found:
+            return found
+    raise DeburrError("E405", "no C compiler", why="none of cc, gcc, clang is on the PATH", hint="apt-get install gcc")
+
+
+def zig(tool: str) -> tuple[str, ...]:
+    """One of zig's tools ("cc", "c++") as a command."""
+    return (sys.executable, "-m", "ziglang", tool)
+
+
+def zig_target(target: Target) -> tuple[str, ...]:
+    """The arguments that make zig link for a target, with the C library that the device has."""
+    return ("-target", f"{target.architecture}-linux-gnu.{target.glibc or DEFAULT_GLIBC}")
+
+
+def is_object_only(target: Target) -> bool:
+    """Whether the device's own tools have to link."""
+    return "-apple-" in target.triple
+
+
+def link(command: Sequence[str], objects: Sequence[str | Path], output: Path) -> None:
+    """A shared library out of object files.
+
+    :raises DeburrError: E403 where the linker fails.
+    """
+    line = [*command, *SHARED, "-o", str(output), *map(str, objects), "-lm"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise DeburrError("E403", "linking failed", where=command[0], why=last, hint="is it a compiler for the target?")
+
+
+def check(library: Path, target: Target, needed: frozenset[str] = NEEDED) -> None:
+    """Whether a device of this kind can load the library.
+
+    :raises DeburrError: E406 where it is for another architecture, wants a newer C library, or other libraries.
+    """
+    found = Elf.read(library)
+    where = f"{library.name} for target {target.name!r}"
+    if found.architecture != target.architecture:
+        raise _misfit(where, f"it is for {found.architecture}, the device is {target.architecture}")
+    strange = sorted(set(found.needed) - needed)
+    if strange:
+        raise _misfit(where, f"it needs {', '.join(strange)}")
+    wanted = target.glibc or (DEFAULT_GLIBC if target.architecture != architecture_here() else "")
+    if wanted and found.glibc and version(found.glibc) > version(wanted):
+        raise _misfit(where, f"it needs glibc {found.glibc}, the device has {wanted}")
+
+
+def _misfit(where: str, why: str) -> DeburrError:
+    return DeburrError(
+        "E406", "the library does not fit the device", where=where, why=why, hint="use zig: pip install 'deburr[cross]'"
+    )
+
+
+def _named(name: str) -> tuple[str, ...]:
+    found = shutil.which(name)
+    if found is None:
+        raise DeburrError(
+            "E405", "no such linker", where=f"--linker {name}", why="it is neither on the PATH nor an executable file"
+        )
+    return (found,)

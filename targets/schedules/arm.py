@@ -1,0 +1,153 @@
+"""aarch64 multiply-accumulate instructions as TVM tensor intrinsics, registered on first use.
+
+One load brings the activations of a pixel for several instructions, each of which takes one lane of it ("by element"): a
+broadcast would cost a vector operation for every multiplication of a small tile. As on x86, the weight declares its strides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from deburr.targets.schedules.dot import Dot, register
+
+if TYPE_CHECKING:
+    from deburr.targets.kernels.layout import WeightLayout
+
+LANES = 4  # int32 or float32 in a register
+
+
+def dot(weights: WeightLayout, in_block: int, out_block: int) -> Dot | None:
+    """The instruction for a weight layout, or None where LLVM's own choice is as good (no whole register of activations)."""
+    parts = {"int8": 4, "int16": 8, "float32": 4}[weights.dtype]
+    parts = min(parts, in_block // weights.group)
+    if out_block % LANES or in_block % (parts * weights.group):
+        return None
+    return Dot(_by_element(weights.data_dtype, weights.dtype, weights.group, parts), LANES, weights.group, parts)
+
+
+@cache
+def _by_element(data: str, weight: str, group: int, parts: int) -> str:
+    """``C[lane] += sum(A[g] * B[lane, g])`` over g in `group`, for 4 lanes.
+
+    A lies in a register's worth of data, ``parts * group`` values that start at a multiple of that many. All of it is loaded,
+    and which part of it A is must come out as a number once the loop over the parts is unrolled: instructions hold it.
+    """
+    from tvm.script import tirx as T  # noqa: N812 - what TVM's script parser and its users call it
+
+    total = _total(data)
+    multiply_add = _MULTIPLY_ADD[data, weight]
+    strides, wide = [group, 1], f"{data}x{parts * group}"
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def instruction(a: T.handle, b: T.handle, c: T.handle) -> None:
+        A = T.match_buffer(a, (group,), data, offset_factor=1)
+        B = T.match_buffer(b, (4, group), weight, strides=strides, offset_factor=1)
+        C = T.match_buffer(c, (4,), total, scope="local", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:4], A[0:group], B[0:4, 0:group])
+            T.writes(C[0:4])
+            C[T.ramp(T.int32(0), 1, 4)] = multiply_add(
+                C.vload([0], dtype=f"{total}x4"),
+                A.vload([0 - T.floormod(A.elem_offset, parts * group)], dtype=wide),
+                B.vload([0, 0], dtype=f"{weight}x{4 * group}"),
+                T.floormod(T.floordiv(A.elem_offset, group), parts),
+            )
+
+    description = _description(data, weight, group) if group > 1 else _single_description(data, weight)
+    return register(f"deburr.{data}_{weight}_4x{group}_of_{parts}", description, instruction)
+
+
+def _description(data: str, weight: str, group: int) -> Any:
+    from tvm.script import tirx as T  # noqa: N812
+
+    total, strides = _total(data), [group, 1]
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(a: T.handle, b: T.handle, c: T.handle) -> None:
+        A = T.match_buffer(a, (group,), data, offset_factor=1)
+        B = T.match_buffer(b, (4, group), weight, strides=strides, offset_factor=1)
+        C = T.match_buffer(c, (4,), total, scope="local", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:4], A[0:group], B[0:4, 0:group])
+            T.writes(C[0:4])
+            for i, g in T.grid(4, group):
+                with T.sblock("update"):
+                    vi, vg = T.axis.remap("SR", [i, g])
+                    C[vi] = C[vi] + T.cast(A[vg], total) * T.cast(B[vi, vg], total)
+
+    return description
+
+
+def _single_description(data: str, weight: str) -> Any:
+    """The same for a group of 1, whose loop of one turn stands outside: TVM drops its axis from the block that it compares."""
+    from tvm.script import tirx as T  # noqa: N812
+
+    total = _total(data)
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(a: T.handle, b: T.handle, c: T.handle) -> None:
+        A = T.match_buffer(a, (1,), data, offset_factor=1)
+        B = T.match_buffer(b, (4, 1), weight, strides=[1, 1], offset_factor=1)
+        C = T.match_buffer(c, (4,), total, scope="local", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:4], A[0:1], B[0:4, 0:1])
+            T.writes(C[0:4])
+            for i in T.serial(0, 4):
+                with T.sblock("update"):
+                    vi = T.axis.spatial(4, i)
+                    C[vi] = C[vi] + T.cast(A[0], total) * T.cast(B[vi, 0], total)
+
+    return description
+
+
+def _total(data: str) -> str:
+    """The type of a sum."""
+    return "float32" if data == "float32" else "int32"
+
+
+def _sdot(total: Any, data: Any, weights: Any, k: Any) -> Any:
+    return _call("int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", total, weights, _four(data, k))
+
+
+def _usdot(total: Any, data: Any, weights: Any, k: Any) -> Any:
+    return _call("int32x4", "llvm.aarch64.neon.usdot.v4i32.v16i8", total, _four(data, k), weights)
+
+
+def _smlal(total: Any, data: Any, weights: Any, k: Any) -> Any:
+    return total + _call("int32x4", "llvm.aarch64.neon.smull.v4i32", weights, _lane(data, k))
+
+
+def _fmla(total: Any, data: Any, weights: Any, k: Any) -> Any:
+    return _call("float32x4", "llvm.fma", weights, _lane(data, k), total)
+
+
+def _four(data: Any, k: Any) -> Any:
+    """Bytes 4 k to 4 k + 3, four times."""
+    from tvm.script import tirx as T  # noqa: N812
+
+    count = data.ty.dtype.lanes // 4 if hasattr(data, "ty") else int(str(data.dtype).rpartition("x")[2]) // 4
+    words = T.reinterpret(data, dtype=f"int32x{count}" if count > 1 else "int32")
+    return T.reinterpret(_lane(words, k) if count > 1 else T.broadcast(words, 4), dtype="int8x16")
+
+
+def _lane(vector: Any, k: Any) -> Any:
+    """Element `k` of a vector, four times."""
+    from tvm import tirx
+
+    return tirx.Shuffle([vector], [k] * LANES)
+
+
+def _call(dtype: str, name: str, *operands: Any) -> Any:
+    from tvm import tirx
+
+    return tirx.call_llvm_pure_intrin(dtype, name, *operands)
+
+
+_MULTIPLY_ADD: dict[tuple[str, str], Callable[[Any, Any, Any, Any], Any]] = {
+    ("int8", "int8"): _sdot,
+    ("uint8", "int8"): _usdot,
+    ("int16", "int16"): _smlal,
+    ("float32", "float32"): _fmla,
+}

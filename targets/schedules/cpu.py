@@ -1,0 +1,132 @@
+"""Schedules for CPUs with vector registers: one template, an ISA's own multiply-accumulate or LLVM's choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deburr.targets.schedules.dot import dot
+
+if TYPE_CHECKING:
+    from deburr.targets.kernels.workload import Conv2d
+    from deburr.targets.schedules.dot import Dot
+    from deburr.targets.schedules.tile import ConvSchedule
+
+    Module = Any  # tvm.IRModule
+    Schedule = Any  # tvm.s_tir.Schedule
+    Block = Any
+    Loop = Any
+
+
+def convolution(module: Module, workload: Conv2d, isa: str, tile: ConvSchedule) -> Module:
+    """Tasks in parallel; in a task the padded rows, then register tiles that keep their sums over the whole reduction."""
+    from tvm.s_tir import Schedule
+
+    schedule = Schedule(module)
+    output, accumulate = schedule.get_sblock("output"), schedule.get_sblock("accumulate")
+    task, inner = _cut_output(schedule, output, tile)
+    schedule.compute_at(accumulate, inner, preserve_unit_loops=True)
+    _pad_in_task(schedule, task)
+    _register_tile(schedule, accumulate, Reduction(5, tile.unroll), dot(workload, isa))
+    return schedule.mod
+
+
+def _cut_output(schedule: Schedule, output: Block, tile: ConvSchedule) -> tuple[Loop, Loop]:
+    """Splits the output's loops; returns the task loop and the innermost loop around a register tile."""
+    n, o, y, x, c = schedule.get_loops(output)
+    n, n_tile = schedule.split(n, [None, tile.n_tile])
+    o, o_task, o_tile = schedule.split(o, [None, tile.oc_task, tile.oc_tile])
+    y, y_task, y_tile = schedule.split(y, [None, tile.oh_task, tile.oh_tile])
+    x, x_tile = schedule.split(x, [None, tile.ow_tile])
+    around = (x, o_task, y_task) if tile.columns_outside else (o_task, y_task, x)
+    schedule.reorder(n, o, y, *around, n_tile, o_tile, y_tile, x_tile, c)
+    task = schedule.fuse(n, o, y)
+    if tile.parallel:
+        schedule.parallel(task)
+    schedule.vectorize(c)
+    for loop in (n_tile, o_tile, y_tile, x_tile):
+        schedule.unroll(loop)
+    return task, around[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """How many of a block's innermost loops sum, and how many of those are unrolled."""
+
+    loops: int
+    unrolled: int
+
+
+def _register_tile(schedule: Schedule, accumulate: Block, reduction: Reduction, instruction: Dot | None) -> None:
+    """Reduction outside, the tile inside and unrolled, so that every accumulator has a register of its own.
+
+    An instruction takes the last loops of the reduction and the lanes.
+    """
+    reductions = reduction.loops
+    loops = schedule.get_loops(accumulate)
+    tile, lanes, sums = list(loops[-reductions - 5 : -reductions - 1]), loops[-reductions - 1], list(loops[-reductions:])
+    schedule.set_scope(accumulate, 0, "local")
+    if instruction is None:
+        schedule.reorder(*sums, *tile, lanes)
+        schedule.vectorize(lanes)
+    else:
+        vectors, lanes = schedule.split(lanes, [None, instruction.lanes])
+        group = sums.pop()
+        if instruction.parts > 1:  # weights stay while pixels change: one register of data goes with several of weights
+            sums += schedule.split(sums.pop(), [None, instruction.parts])
+            n, o, y, x = tile
+            tile = [o, vectors, n, y, x]
+        else:
+            tile.append(vectors)
+        if instruction.group > 1:
+            schedule.reorder(*sums, *tile, lanes, group)
+        else:
+            sums = [group, *sums]
+            schedule.reorder(*sums, *tile, lanes)
+    unrolled = max(reduction.unrolled, 1 if instruction is not None and instruction.parts > 1 else 0)
+    init = schedule.decompose_reduction(accumulate, sums[0])
+    *init_tile, init_lanes = schedule.get_loops(init)[-len(tile) - 1 :]
+    schedule.vectorize(init_lanes)
+    for loop in [*init_tile, *sums[len(sums) - unrolled :], *tile]:
+        schedule.unroll(loop)
+    if instruction is not None:
+        schedule.tensorize(lanes, instruction.intrinsic)
+
+
+def elementwise(module: Module, parallel: bool) -> Module:
+    """Every stage's outer loops fused and parallel, its innermost loop vectorized where that is a channel block."""
+    from tvm.s_tir import Schedule
+
+    schedule = Schedule(module)
+    block = schedule.get_sblock("output")
+    *outer, inner = schedule.get_loops(block)
+    task = schedule.fuse(*outer[:-1]) if len(outer) > 1 else outer[0]
+    if parallel:
+        schedule.parallel(task)
+    schedule.vectorize(inner)
+    return schedule.mod
+
+
+def reduction(module: Module, tile: ConvSchedule) -> Module:
+    """Channel-blocked reductions over a window (pooling, depthwise): some columns' sums at a time, the window outside."""
+    from tvm.s_tir import Schedule
+
+    schedule = Schedule(module)
+    output, accumulate = schedule.get_sblock("output"), schedule.get_sblock("accumulate")
+    task, inner = _cut_output(schedule, output, tile)
+    schedule.compute_at(accumulate, inner, preserve_unit_loops=True)
+    _pad_in_task(schedule, task)
+    _register_tile(schedule, accumulate, Reduction(2, tile.unroll), None)
+    return schedule.mod
+
+
+def _pad_in_task(schedule: Schedule, task: Loop) -> None:
+    """Each task copies the rows that it reads, border and all: they stay in its cache, with no second trip to the pool."""
+    if _has_block(schedule, "pad"):
+        pad = schedule.get_sblock("pad")
+        schedule.compute_at(pad, task)
+        schedule.vectorize(schedule.get_loops(pad)[-1])
+
+
+def _has_block(schedule: Schedule, name: str) -> bool:
+    return any(schedule.get(child).name_hint == name for child in schedule.get_child_blocks(schedule.get_sblock("root")))
