@@ -40,8 +40,8 @@ MODELS = {"recognition": "ch_PP-OCRv4_rec_infer.onnx", "angle": "ch_ppocr_mobile
 ANGLE_WIDTH = 192
 PIPELINES = ("int8", "clean,quantize{rounding=nearest}", "clean,quantize{observer=minmax,rounding=nearest}")
 COLUMNS = {
-    "network": "", "lines": "d", "quantizer": "", "runs_in": "", "lines_right": ".1%", "characters_right": ".2%", "as_float": ".1%",
-    "file_bytes": "d", "remark": "",
+    "network": "", "lines": "d", "quantizer": "", "runs_in": "", "lines_right": ".1%", "characters_right": ".2%",
+    "as_float": ".1%", "file_bytes": "d", "remark": "",
 }  # fmt: skip
 
 Batch = dict[str, npt.NDArray[Any]]
