@@ -28,13 +28,15 @@ _FIRST, _LAST = 1, -1  # where the channels of a value lie
 
 @dataclass
 class Source:
-    """What gives a value its channels: `node`, the constants (node, input, axis) to divide, the Clips on the way to the value.
+    """What gives a value its channels: `node`, the constants to divide, the Clips on the way to the value.
 
-    Each channel of the node is `repeats` neighbouring ones of the value, where a Flatten stands between.
+    Each constant is (node, input, axis of the channels, rank): a single number becomes one for each channel, of that rank. The
+    divisor of a Div is multiplied. Each channel of the node is `repeats` neighbouring ones of the value, where a Flatten stands
+    between.
     """
 
     node: Node
-    constants: list[tuple[Node, int, int]] = field(default_factory=list)
+    constants: list[tuple[Node, int, int, int]] = field(default_factory=list)
     clips: list[Node] = field(default_factory=list)
     repeats: int = 1
 
@@ -54,23 +56,27 @@ def reader_refusal(node: Node, index: int) -> str:
 def find_source(value: Value, reader: Node) -> Source | str:
     """What gives `value`, which `reader` reads, its channels, or why nothing can be divided there.
 
-    The value's own readers are the caller's concern; every value in front of it must have one reader.
+    The value's own readers are the caller's concern; every value in front of it must have one reader. A layer, a normalization
+    or a factor for each channel is best, because nothing grows by the division; a factor that all channels share is taken where
+    none of them stands in front of it.
     """
     source, axis = Source(reader), _LAST if reader.op == "MatMul" else _FIRST
+    second_best: Source | None = None
     while True:
         node = value.producer
         if node is None:
-            return f"nothing gives {value.name}"
+            return second_best or f"nothing gives {value.name}"
         if node.owner is not value.graph or value.is_output or value.qparams is not None:
-            return f"{value.name} is an output, or is to be quantized"
+            return second_best or f"{value.name} is an output, or is to be quantized"
         ended = _end(node, value, axis, source)
         if ended is not None:
-            return ended
+            return second_best or ended if isinstance(ended, str) else ended
+        second_best = second_best or _common_factor(node, value, axis, source)
         if is_standard(node, "Flatten"):
             axis = _FIRST
         value = _data(node)
         if len(value.uses) > 1:
-            return f"{value.name} is used elsewhere as well"
+            return second_best or f"{value.name} is used elsewhere as well"
 
 
 def _end(node: Node, value: Value, axis: int, source: Source) -> Source | str | None:
@@ -99,11 +105,11 @@ def _layer(node: Node, axis: int, source: Source) -> Source | str:
         return f"the channels of {node!r} lie along another axis"
     along, bias = channel_axis(node), node.optional_input(2)
     assert along is not None
-    source.constants.append((node, 1, along))
+    source.constants.append((node, 1, along, node.input(1).array.ndim))  # type: ignore[union-attr]
     if bias is not None:
         if bias.array is None or bias.array.size != node.input(1).array.shape[along]:  # type: ignore[union-attr]
             return f"the bias of {node!r} is not one number for each channel"
-        source.constants.append((node, 2, bias.array.ndim - 1))
+        source.constants.append((node, 2, bias.array.ndim - 1, bias.array.ndim))
     source.node = node
     return source
 
@@ -121,7 +127,7 @@ def _normalization(node: Node, value: Value, axis: int, source: Source) -> Sourc
             continue
         if constant.array is None or constant.array.ndim != 1:
             return f"the factors of {node!r} are not constant"
-        source.constants.append((node, index, 0))
+        source.constants.append((node, index, 0, 1))
     source.node = node
     return source
 
@@ -136,45 +142,63 @@ def _flatten(node: Node, source: Source) -> str | None:
 
 def _elementwise(node: Node, value: Value, axis: int, source: Source) -> Source | str | None:
     """A constant for each channel: a factor takes the division; a summand is divided, and the search goes on."""
-    if not is_standard(node, "Mul", "Add"):
-        return f"{node!r} stands in front"
-    index = next((index for index, given in enumerate(node.inputs) if given is not None and given.is_constant), None)
+    index = _constant_index(node)
     if index is None:
         return f"{node!r} stands in front"
     array = node.input(index).array
-    if node.op == "Mul" and array is not None and array.size == 1:
+    if node.op != "Add" and array is not None and array.size == 1:
         return None
-    along = _channel_axis_of(node.input(index), value, axis)
-    if along is None:
+    place = _place(node, index, value, axis)
+    if place is None:
         return f"the constant of {node!r} is not one number for each channel"
-    source.constants.append((node, index, along))
+    source.constants.append(place)
     if node.op == "Add":
         return None
     source.node = node
     return source
 
 
-def _channel_axis_of(constant: Value, value: Value, axis: int) -> int | None:
-    """The axis of a broadcast constant along which the channels of `value` lie, where it has no other extent."""
-    if value.shape is None or constant.array is None:
+def _common_factor(node: Node, value: Value, axis: int, source: Source) -> Source | None:
+    """What a factor that all channels share makes of the source so far, where the node is one."""
+    index = _constant_index(node)
+    place = None if index is None or node.op == "Add" else _place(node, index, value, axis)
+    return None if place is None else Source(node, [*source.constants, place], list(source.clips), source.repeats)
+
+
+def _constant_index(node: Node) -> int | None:
+    """Which input of a Mul, Add or Div is a constant; not what is divided."""
+    if not is_standard(node, "Mul", "Add", "Div"):
         return None
-    along = constant.array.ndim - len(value.shape) + axis % len(value.shape)
-    count = value.shape[axis]
-    fits = 0 <= along < constant.array.ndim and constant.array.shape[along] == count == constant.array.size
-    return along if fits else None
+    indices = (1,) if node.op == "Div" else (0, 1)
+    return next((index for index in indices if node.input(index).is_constant and not node.input(1 - index).is_constant), None)
+
+
+def _place(node: Node, index: int, value: Value, axis: int) -> tuple[Node, int, int, int] | None:
+    """Where the channels of `value` lie in a broadcast constant, where it has no other extent; it may be one number for all."""
+    array = node.input(index).array
+    if value.shape is None or array is None or not value.shape:
+        return None
+    rank = len(value.shape)
+    trailing = rank - 1 - axis % rank
+    if array.size == 1:
+        return (node, index, 0, trailing + 1) if array.ndim <= rank else None
+    along = array.ndim - 1 - trailing
+    fits = 0 <= along < array.ndim and array.shape[along] == value.shape[axis] == array.size
+    return (node, index, along, array.ndim) if fits else None
 
 
 def _data(node: Node) -> Value:
-    if node.op in ("Add", "Mul"):
+    if node.op in ("Add", "Mul", "Div"):
         return next(value for value in node.inputs if value is not None and not value.is_constant)
     return node.input(0)
 
 
 def divide_source(source: Source, factors: Floats) -> None:
     """Divide what the source gives by `factors` [channels of the source]."""
-    for node, index, axis in source.constants:
-        array = _array(node.input(index))
-        _give(node, index, array / _along(factors, axis, array.ndim))
+    for node, index, axis, rank in source.constants:
+        array, shaped = _array(node.input(index)), _along(factors, axis, rank)
+        array = array.reshape(()) if array.size == 1 else array
+        _give(node, index, array * shaped if node.op == "Div" else array / shaped)
 
 
 def multiply_reader(node: Node, factors: Floats) -> None:

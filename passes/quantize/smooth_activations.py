@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -29,18 +29,20 @@ from deburr.passes.quantize.channel_scales import (
 )
 
 WORTH_IT = 1e-2  # of the logarithm of a factor
-READERS = ("Gemm", "MatMul")
+LAYERS = {"linear": ("Gemm", "MatMul"), "conv": ("Conv",), "all": ("Conv", "Gemm", "MatMul")}
 
 
 @dataclass(frozen=True)
 class SmoothActivations(Pass):
-    """Divide each channel that Gemm and MatMul read by s = max|x|^alpha / max|w|^(1 - alpha), and multiply their weights by s.
+    """Divide each channel that layers read by s = max|x|^alpha / max|w|^(1 - alpha), and multiply their weights by s.
 
-    The division goes into what gives the channels: a LayerNormalization (fused, or its scale and shift), a constant factor, a
-    layer in front. Where nothing there takes it, or something else reads the value too, it is left with a remark, or a Mul is
-    inserted. Outputs are the same up to rounding in float.
+    The division goes into what gives the channels: a LayerNormalization (fused, or its scale and shift), a constant factor or
+    divisor, a layer in front. Where nothing there takes it, or something else reads the value too, it is left with a remark, or
+    a Mul is inserted. Depthwise convolutions have a scale of their own for the weights of each channel, and so take all of the
+    range. Outputs are the same up to rounding in float.
 
     :param alpha: from 0, all range stays in the activations, to 1, all goes to the weights.
+    :param layers: Gemm and MatMul (linear), Conv, or all of them.
     :param insert: put a Mul in front of the layers where the division has no other place.
     """
 
@@ -49,13 +51,14 @@ class SmoothActivations(Pass):
     needs_data: ClassVar[bool] = True
 
     alpha: float = 0.5
+    layers: Literal["linear", "conv", "all"] = "linear"
     insert: bool = False
 
     def run(self, graph: Graph, context: Context) -> None:
         """:raises DeburrError: E203 for an alpha outside [0, 1], and what `linear.activations` raises."""
         if not 0 <= self.alpha <= 1:
             raise DeburrError("E203", f"an alpha of {self.alpha:g}", where=self.name, hint="give a number from 0 to 1")
-        readers = _readers(graph)
+        readers = _readers(graph, LAYERS[self.layers])
         ranges = _ranges(readers, context)
         for value, uses in readers.items():
             factors = self._factors(ranges[value], [use.node for use in uses])
@@ -67,7 +70,8 @@ class SmoothActivations(Pass):
         weight = np.max([reader_ranges(node) for node in nodes], axis=0)
         alive = (activation > 0) & (weight > 0)
         x, w = np.where(alive, activation, 1), np.where(alive, weight, 1)
-        factors: Floats = x**self.alpha / w ** (1 - self.alpha)
+        alpha = 1 if all(_is_depthwise(node) for node in nodes) else self.alpha
+        factors: Floats = x**alpha / w ** (1 - alpha)
         return np.where(alive, factors, 1)
 
     def _smooth(self, value: Value, uses: list[Use], factors: Floats, context: Context) -> None:
@@ -84,11 +88,16 @@ class SmoothActivations(Pass):
             multiply_reader(use.node, factors)
 
 
-def _readers(graph: Graph) -> dict[Value, list[Use]]:
-    """The values that Gemm and MatMul with constant weights read as data, with those uses."""
+def _is_depthwise(node: Node) -> bool:
+    """Whether every output channel reads one input channel."""
+    return node.op == "Conv" and (node.input(1).static_shape or (0, 0))[1] == 1
+
+
+def _readers(graph: Graph, ops: tuple[str, ...]) -> dict[Value, list[Use]]:
+    """The values that these operators with constant weights read as data, with those uses."""
     found: dict[Value, list[Use]] = {}
     for node in graph.nodes:
-        if node.op not in READERS or node.input(0).is_constant or reader_refusal(node, 0):
+        if node.op not in ops or node.input(0).is_constant or reader_refusal(node, 0):
             continue
         value = node.input(0)
         if value.graph is graph and value.qparams is None and node.input(1) is not value:
@@ -110,18 +119,21 @@ def _source(value: Value, uses: list[Use]) -> Source | str:
 
 
 def _ranges(readers: Mapping[Value, list[Use]], context: Context) -> dict[Value, Floats]:
-    """The largest magnitude of each channel (last axis) over the calibration data."""
+    """The largest magnitude of each channel over the calibration data."""
     found: dict[Value, Floats] = {}
     for batch in activations(list(readers), context, "measuring channels") if readers else ():
         for value, array in batch.items():
-            largest = np.abs(array.astype(np.float64)).reshape(-1, array.shape[-1]).max(axis=0, initial=0)
+            axis = 1 if readers[value][0].node.op == "Conv" else array.ndim - 1
+            others = tuple(other for other in range(array.ndim) if other != axis)
+            largest = np.abs(array).max(axis=others, initial=0).astype(np.float64)
             found[value] = np.maximum(found.get(value, 0), largest)
     return found
 
 
 def _insert(value: Value, uses: list[Use], factors: Floats) -> None:
     graph, first = value.graph, uses[0].node
-    constant = graph.add_constant((1 / factors).astype(np.float32), "smoothing")
+    trailing = len(first.input(1).static_shape or ()) - 2 if first.op == "Conv" else 0
+    constant = graph.add_constant((1 / factors).reshape(-1, *[1] * trailing).astype(np.float32), "smoothing")
     scaled = graph.add_node("Mul", [value, constant], before=first).output()
     graph.set_type(scaled, value.type)
     for use in uses:

@@ -97,3 +97,67 @@ def test_alpha_out_of_range():
         optimized(perceptron(), "smooth-activations{alpha=1.5}")
     assert "E203" in str(caught.value)
     assert "an alpha of 1.5" in str(caught.value)
+
+
+def swish_chain(form: str) -> onnx.ModelProto:
+    """Two convolutions behind x * clip(x + 3, 0, 6) / 6. The channels of the first have ranges from 1/30 to 30; the first
+    convolution is depthwise, and its weights level them out.
+
+    :param form: divided: the constant 6 stands last; affine: a scale and a shift for all channels follow; fused: HardSwish.
+    """
+    builder = Builder()
+    ranges = np.geomspace(1 / 30, 30, 8).reshape(8, 1, 1)
+    x = builder.node("Mul", ["x", builder.constant(ranges.astype(np.float32))])
+    levelling = (builder.random.standard_normal((8, 1, 3, 3)) / ranges[..., None]).astype(np.float32)
+    for layer in ("depthwise", "pointwise"):
+        if form == "fused":
+            x = builder.node("HardSwish", [x])
+        else:
+            three, zero, six = (builder.constant(np.float32(bound)) for bound in (3, 0, 6))
+            gate = builder.node("Clip", [builder.node("Add", [x, three]), zero, six])
+            x = builder.node("Div", [builder.node("Mul", [x, gate]), six])
+        if form == "affine":
+            scale, shift = (builder.constant(np.array([number], np.float32)) for number in (1.5, 0.1))
+            x = builder.node("Add", [builder.node("Mul", [scale, x]), shift])
+        depthwise = layer == "depthwise"
+        x = builder.node("Conv", [x, builder.constant(levelling)], group=8) if depthwise else builder.conv(x, 8, 8, 1)
+    builder.node("Identity", [x], "y")
+    return builder.model({"x": ["batch", 8, 6, 6]}, {"y": ["batch", 8, 4, 4]})
+
+
+@pytest.mark.parametrize("form", ["divided", "affine"])
+def test_convolutions_behind_a_swish(form):
+    """What is one number for all channels becomes one for each, and takes the division."""
+    proto = swish_chain(form)
+    context = optimized(proto, "smooth-activations{layers=conv}")
+    smooth = to_proto(context.model)
+    assert context.remarks == []
+    assert ops(smooth) == ops(proto)
+    assert sqnr(outputs(proto, samples(proto))[0], outputs(smooth, samples(proto))[0]) > 90
+    before = quality(proto, quantized(proto, "clean,quantize{observer=minmax,rounding=nearest}"))
+    after = quality(proto, quantized(proto, "clean,smooth-activations{layers=conv},quantize{observer=minmax,rounding=nearest}"))
+    assert after > before + 3  # decibels
+
+
+def test_a_swish_in_one_operator_takes_no_division():
+    proto = swish_chain("fused")
+    context = optimized(proto, "smooth-activations{layers=conv}")
+    assert [remark.reason for remark in context.remarks] == [
+        f"its data was not smoothed: HardSwish 'HardSwish_{index}' stands in front" for index in (1, 3)
+    ]
+    assert to_proto(context.model) == to_proto(optimized(proto, "remove-dead-code").model)
+    inserted = optimized(proto, "smooth-activations{layers=conv,insert=true}")
+    assert ops(inserted.model)["Mul"] == 3
+    assert sqnr(outputs(proto, samples(proto))[0], outputs(to_proto(inserted.model), samples(proto))[0]) > 90
+
+
+def test_a_depthwise_convolution_takes_all_of_the_range():
+    """Its weights have a scale for each channel: data of one range costs them nothing, whatever alpha is."""
+    builder = Builder()
+    x = builder.node("Mul", ["x", builder.constant(np.array([1, 50, 2, 1], np.float32).reshape(4, 1, 1))])
+    builder.conv(x, 4, 4, output="y", group=4)
+    proto = builder.model({"x": ["batch", 4, 5, 5]}, {"y": ["batch", 4, 5, 5]})
+    model = optimized(proto, "smooth-activations{layers=conv,alpha=0.1}").model
+    largest = np.abs(samples(proto, 40)["x"]).max(axis=(0, 2, 3))
+    [factor] = [node.input(1).array for node in model.graph.nodes if node.op == "Mul"]
+    np.testing.assert_allclose(np.abs(factor).ravel() * largest, 1, rtol=1e-5)
