@@ -47,6 +47,10 @@ class FallBack:
     left: int
     units: list[Unit] = field(default_factory=list)
     reached: dict[Unit, Level] | None = None  # of the model adopted last
+    _first: Context = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._first = dataclasses.replace(self.trials.context)
 
     def walk(self) -> Generator[None, None, None]:
         """Pauses after every trial; the model of the pipeline is the best one so far that keeps the floor."""
@@ -65,12 +69,11 @@ class FallBack:
             yield from self._take_back([unit for unit in units[::-1] if self.reached[unit] is base], Level.ASKED)
 
     def _ranked(self, base: Level) -> list[Unit]:
-        aside, asked = self.trials.aside(), self.quantize
+        aside, asked = self.trials.aside(self._first), self.quantize
         if base is Level.EIGHT:
             asked = dataclasses.replace(asked, bits=8)
         run_pass(Calibrate(asked.observer, asked.percentile, asked.activations, asked.dialect, asked.keep), aside)
         run_pass(ScaleWeights(asked.dialect, asked.bits, eight_bits=asked.eight_bits), aside)
-        aside.progress = self.trials.context.progress
         return ranked_units(aside.model.graph, aside, asked.dialect)
 
     def _pass(self, levels: Mapping[Unit, Level]) -> Quantize:
@@ -89,7 +92,7 @@ class FallBack:
         if self.left <= 0:
             return False
         self.left -= 1
-        trial, levels = self.trials.aside(), {unit: levels.get(unit, Level.ASKED) for unit in self.units}
+        trial, levels = self.trials.aside(self._first), {unit: levels.get(unit, Level.ASKED) for unit in self.units}
         run_pass(self._pass(levels), trial)
         quality = self.trials.quality(trial)
         holds = self.floor.holds(quality)

@@ -39,16 +39,26 @@ class Unit:
 def ranked_units(graph: Graph, context: Context, dialect: str) -> list[Unit]:
     """The units of a graph in which `calibrate` and `scale-weights` have noted what becomes integers, the costliest first.
 
-    The noises of a unit's layers add up. Units that cannot be measured stand behind the others, in graph order.
+    The noises of a unit's layers add up. A layer that cannot but give integers follows the costliest one that reads them: as
+    long as it computes on integers, what they read is rounded. Units that cannot be measured stand behind the others, in
+    graph order.
     """
     noise = {one.node: one.noise for one in sensitivities(graph, context, dialect=dialect)}
-    units = [_unit(nodes, noise) for nodes in groups(graph, dialect)]
-    return sorted(units, key=lambda unit: -1.0 if unit.noise is None else unit.noise, reverse=True)
+    found, placement, back_end = groups(graph, dialect), place(graph, find_dialect(dialect)), find_dialect(dialect)
+    raised: dict[Node, float] = {}
+    for nodes in found:
+        for giver in (giver for node in nodes for giver in _givers(node, placement, Role.WEIGHTED)):
+            if giver.op not in back_end.float_output:
+                raised[giver] = max(raised.get(giver, -1.0), *(noise.get(node, -1.0) for node in nodes))
+    units = {_unit(nodes, noise): max(raised.get(node, -1.0) for node in nodes) for nodes in found}
+    own = {unit: -1.0 if unit.noise is None else unit.noise for unit in units}
+    return sorted(units, key=lambda unit: (max(units[unit], own[unit]), own[unit]), reverse=True)
 
 
 def _unit(nodes: list[Node], noise: dict[Node, float]) -> Unit:
     known = [noise[node] for node in nodes if node in noise]
-    return Unit(tuple(node.output().name for node in nodes), tuple(repr(node) for node in nodes), sum(known) if known else None)
+    outputs, labels = (node.output().name for node in nodes), (repr(node) for node in nodes)
+    return Unit(tuple(outputs), tuple(labels), sum(known) if known else None)
 
 
 def groups(graph: Graph, dialect: str) -> list[list[Node]]:
@@ -63,7 +73,7 @@ def groups(graph: Graph, dialect: str) -> list[list[Node]]:
     found = []
     for component in networkx.connected_components(links):
         members = [one for one in component if isinstance(one, Node)]
-        givers = [giver for node in members for giver in _givers(node, placement)]
+        givers = [giver for node in members for giver in _givers(node, placement, Role.ARITHMETIC)]
         found.append((min(map(order.__getitem__, members)), sorted({*members, *givers}, key=order.__getitem__)))
     return [nodes for _, nodes in sorted(found, key=lambda one: one[0])]
 
@@ -74,11 +84,11 @@ def _links(node: Node, role: Role, placement: Placement) -> list[Value]:
     return [*(placement.values[source] for source in placement.sources(node)), *weights]
 
 
-def _givers(node: Node, placement: Placement) -> Iterator[Node]:
-    """The arithmetic that gives what the quantizers of a node quantize."""
+def _givers(node: Node, placement: Placement, role: Role) -> Iterator[Node]:
+    """The operators of a role that give what a node's quantizers quantize."""
     for source in placement.sources(node):
         producer = placement.values[source].producer
         while producer in placement.clamps:
             producer = placement.clamps[producer].producer
-        if producer is not None and placement.nodes.get(producer) is Role.ARITHMETIC and not is_product(producer):
+        if producer is not None and placement.nodes.get(producer) is role and not is_product(producer):
             yield producer
