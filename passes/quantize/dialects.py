@@ -32,6 +32,7 @@ class Dialect:
     :param float_output: those that may end in float, so that no quantizer follows where nothing needs one.
     :param activations: the types that tensors between operators may have; the first is the default.
     :param symmetric: activations have zero point 0 whatever their range.
+    :param affine_weights: weights may have zero points other than 0.
     :param float_bias: biases stay float constants, with no DequantizeLinear.
     :param spreads: an operator of `float_output` gives integers wherever an operator follows that could read them, and not only
         where a weighted one does; what then nobody reads is taken back.
@@ -49,6 +50,7 @@ class Dialect:
     float_output: frozenset[str]
     activations: tuple[DType, ...]
     symmetric: bool = False
+    affine_weights: bool = False
     float_bias: bool = False
     spreads: bool = False
     fuses_sums: bool = False
@@ -79,6 +81,7 @@ ORT = Dialect(
     _roles("Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul"),
     float_output=frozenset({"Gemm", "MatMul"}),
     activations=(DType.UINT8,),  # with s8 it leaves half of the convolutions in float
+    affine_weights=True,
 )
 
 # NVIDIA, TensorRT documentation, "Explicit Quantization", with its recommendations for the placement of Q/DQ layers: symmetric

@@ -98,8 +98,9 @@ class Emitter:
 
 
 def _axis(qparams: QParams) -> dict[str, int]:
-    """The attribute, left out where it is the default or means nothing."""
-    return {} if qparams.axis in (None, 1) else {"axis": int(qparams.axis or 0)}
+    """The attributes, left out where they are the default or mean nothing."""
+    axis = {} if qparams.axis in (None, 1) else {"axis": int(qparams.axis or 0)}
+    return axis if qparams.block_size is None else {**axis, "block_size": qparams.block_size}
 
 
 def _remove_chain(graph: Graph, value: Value, source: Value) -> None:

@@ -16,10 +16,10 @@ from deburr.passes.quantize.scale_weights import ScaleWeights
 
 @dataclass(frozen=True)
 class Quantize(Pass):
-    """Integers of 8 bits as the dialect wants them: calibrate, scale-weights, round-weights and insert-qdq in turn.
+    """Integers as the dialect wants them, mostly of 8 bits: calibrate, scale-weights, round-weights and insert-qdq in turn.
 
     :param rounding: second-order is round-weights; corrected is the nearest integers and correct-bias; nearest is those alone.
-    :param bits: of the weights, as in scale-weights. The other options are those of calibrate.
+    :param bits: of the weights, as in scale-weights, like scheme and block. The other options are those of calibrate.
     """
 
     name: ClassVar[str] = "quantize"
@@ -32,14 +32,16 @@ class Quantize(Pass):
     percentile: float = 99.999
     activations: Literal["auto", "u8", "s8"] = "auto"
     rounding: Literal["second-order", "corrected", "nearest"] = "second-order"
-    bits: Literal[8, 4] = 8
+    bits: int = 8
     dialect: str = "ort"
+    scheme: Literal["symmetric", "affine"] = "symmetric"
+    block: int = 0
 
     def run(self, graph: Graph, context: Context) -> None:
         """:raises DeburrError: what the four passes raise."""
         steps: list[Pass] = [
             Calibrate(self.observer, self.percentile, self.activations, self.dialect),
-            ScaleWeights(self.dialect, self.bits),
+            ScaleWeights(self.dialect, self.bits, scheme=self.scheme, block=self.block),
             *([RoundWeights(dialect=self.dialect)] if self.rounding == "second-order" else []),
             *([CorrectBias(self.dialect)] if self.rounding == "corrected" else []),
             InsertQdq(self.dialect),
