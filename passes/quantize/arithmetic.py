@@ -42,7 +42,7 @@ def affine(
     smallest, largest = limits(dtype, bits)
     scale = _scale(np.where(high > low, (high - low) / (largest - smallest), 1 / largest))
     zero_point = np.clip(np.rint(smallest - low / scale.astype(np.float64)), smallest, largest)
-    return QParams(scale, np.asarray(zero_point, np.int32), dtype, axis, block_size, bits)
+    return QParams(scale, np.asarray(zero_point, np.int32), dtype, axis, block_size, _fewer(bits, dtype))
 
 
 def symmetric(
@@ -58,7 +58,7 @@ def symmetric(
     :param magnitude: numbers above 0, shaped as `QParams.scale`.
     """
     scale = _scale(magnitude.astype(np.float64) / limits(dtype, bits)[1])
-    return QParams(scale, np.zeros(magnitude.shape, np.int32), dtype, axis, block_size, bits)
+    return QParams(scale, np.zeros(magnitude.shape, np.int32), dtype, axis, block_size, _fewer(bits, dtype))
 
 
 def per_scale(x: npt.NDArray[Real], combine: np.ufunc, axis: int | None, block_size: int = 0) -> npt.NDArray[Real]:
@@ -71,6 +71,10 @@ def per_scale(x: npt.NDArray[Real], combine: np.ufunc, axis: int | None, block_s
         return made
     others = tuple(other for other in range(x.ndim) if axis is None or other != axis % x.ndim)
     return np.asarray(combine.reduce(x, axis=others))
+
+
+def _fewer(bits: int | None, dtype: DType) -> int | None:
+    return None if bits == dtype.bits else bits
 
 
 def signed(low: float, high: float, dtype: DType, bits: int | None = None) -> QParams:

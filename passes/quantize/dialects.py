@@ -80,7 +80,8 @@ ORT = Dialect(
     "ort",
     _roles("Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul"),
     float_output=frozenset({"Gemm", "MatMul"}),
-    activations=(DType.UINT8,),  # with s8 it leaves half of the convolutions in float
+    # With s8 it leaves half of the convolutions in float; 16 bits it reads and writes, and computes in float between.
+    activations=(DType.UINT8, DType.UINT16, DType.INT16),
     affine_weights=True,
 )
 
@@ -119,7 +120,8 @@ OPENVINO = Dialect(
 )
 
 # ONNX Runtime documentation, "QNN Execution Provider", and its get_qnn_qdq_config: the HTP takes a graph that is quantized
-# throughout, every input, output and constant of it; u8 activations; scales per channel for Conv and ConvTranspose only.
+# throughout, every input, output and constant of it; u8 activations, or u16 ones with weights of 8 bits; scales per channel for
+# Conv and ConvTranspose only.
 # Softmax, GELU and the like read and give integers as a table would.
 QNN = Dialect(
     "qnn",
@@ -141,7 +143,7 @@ QNN = Dialect(
         "Tanh",
     ),
     float_output=frozenset(),
-    activations=(DType.UINT8, DType.INT8),
+    activations=(DType.UINT8, DType.INT8, DType.UINT16),
     products=True,
     per_tensor=frozenset({"Gemm", "MatMul"}),
     everywhere=True,

@@ -30,7 +30,7 @@ class Quantize(Pass):
 
     observer: str = "mse"
     percentile: float = 99.999
-    activations: Literal["auto", "u8", "s8"] = "auto"
+    activations: Literal["auto", "u8", "s8", "u16", "s16"] = "auto"
     rounding: Literal["second-order", "corrected", "nearest"] = "second-order"
     bits: int = 8
     dialect: str = "ort"

@@ -56,8 +56,7 @@ class WeightFormat:
 
         :param axis: of the output channels, or, with blocks, the one that is summed over.
         """
-        bits = self.bits if self.bits < self.dtype.bits else None
         block_size = self.block or None
         if self.affine:
-            return affine(low, high, self.dtype, axis, block_size=block_size, bits=bits)
-        return symmetric(high, self.dtype, axis, block_size=block_size, bits=bits)
+            return affine(low, high, self.dtype, axis, block_size=block_size, bits=self.bits)
+        return symmetric(high, self.dtype, axis, block_size=block_size, bits=self.bits)
