@@ -155,7 +155,7 @@ def scale_weight(weights: Value, users: list[Node], form: WeightFormat, dialect:
     if form.bits < 8:
         low, high = _least_error(array, (low, high), form, axis)
     if not (form.block or dialect.float_bias):
-        scale = (high - low) / form.steps
+        scale = (high.astype(np.float64) - low) / form.steps
         widen = np.maximum.reduce([np.ones(scale.shape), *(_smallest_scale(node, scale.shape) / scale for node in users)])
         low, high = (low * widen).astype(np.float32), (high * widen).astype(np.float32)
     return form.qparams(low, high, axis)
