@@ -125,25 +125,42 @@ ValueType = TensorType | OpaqueType
 class QParams:
     """How real numbers stand behind integers: ``real = scale * (integer - zero_point)``.
 
-    `scale` (float32) and `zero_point` (int32) have shape [] per tensor, or [C] along `axis`.
+    `scale` (float32) and `zero_point` (int32) have shape [] per tensor, [C] along `axis`, or, in blocks of `block_size`
+    elements along `axis`, the tensor's shape with ceil(C / block_size) in that place; the last block may be shorter. `bits` is
+    given where integers use fewer of them than their type has.
     """
 
     scale: npt.NDArray[np.float32]
     zero_point: npt.NDArray[np.int32]
     dtype: DType
     axis: int | None = None
+    block_size: int | None = None
+    bits: int | None = None
 
     def __post_init__(self) -> None:
-        if self.scale.shape != self.zero_point.shape or self.scale.ndim != (self.axis is not None):
+        if self.scale.shape != self.zero_point.shape or not self._has_rank():
             raise ValueError(f"scale {self.scale.shape}, zero point {self.zero_point.shape} and axis {self.axis} disagree")
         if not np.all(np.isfinite(self.scale)) or np.any(self.scale <= 0):
             raise ValueError("a scale must be finite and positive")
+        if self.bits is not None and not 0 < self.bits < self.dtype.bits:
+            raise ValueError(f"{self.dtype} does not hold integers of {self.bits} bits with bits to spare")
+
+    def _has_rank(self) -> bool:
+        if self.block_size is None:
+            return self.scale.ndim == (self.axis is not None)
+        return self.block_size > 0 and self.axis is not None and -self.scale.ndim <= self.axis < self.scale.ndim
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, QParams):
             return NotImplemented
-        same = self.dtype == other.dtype and self.axis == other.axis
-        return same and np.array_equal(self.scale, other.scale) and np.array_equal(self.zero_point, other.zero_point)
+        return (
+            self._form() == other._form()
+            and np.array_equal(self.scale, other.scale)
+            and np.array_equal(self.zero_point, other.zero_point)
+        )
 
     def __hash__(self) -> int:
-        return hash((self.dtype, self.axis, self.scale.tobytes(), self.zero_point.tobytes()))
+        return hash((*self._form(), self.scale.tobytes(), self.zero_point.tobytes()))
+
+    def _form(self) -> tuple[DType, int | None, int | None, int | None]:
+        return self.dtype, self.axis, self.block_size, self.bits

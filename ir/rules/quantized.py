@@ -8,7 +8,7 @@ import numpy as np
 
 from deburr.ir.node import Node
 from deburr.ir.rules.core import Rule, Scope, Violation
-from deburr.ir.types import Array, DType, QParams, TensorType
+from deburr.ir.types import Array, DType, QParams, Shape, TensorType
 from deburr.ir.value import Value
 
 BIAS_TOLERANCE = 1e-4  # relative: scale of an int32 bias against the product of the input's and the weight's
@@ -40,7 +40,12 @@ def _axes(scope: Scope) -> Iterator[Violation]:
 def _sizes(scope: Scope) -> Iterator[Violation]:
     for node in _nodes(scope):
         shape, scale, axis = node.input(0).shape, node.input(1).shape, node.get("axis", 1)
-        if shape is None or scale is None or not _is_per_axis(node) or not -len(shape) <= axis < len(shape):
+        if shape is None or scale is None or not -len(shape) <= axis < len(shape):
+            continue
+        misfit = _misfit_blocks(scale, shape, axis, node.get("block_size", 0))
+        if misfit:
+            yield Violation(misfit, node)
+        if not _is_per_axis(node):
             continue
         sizes = scale[0], shape[axis]
         if isinstance(sizes[0], int) and isinstance(sizes[1], int) and sizes[0] != sizes[1]:
@@ -67,6 +72,8 @@ def _biases(scope: Scope) -> Iterator[Violation]:
         data, weight, bias = (_dequantize(value) for value in node._inputs[:3])
         if bias is None or bias.input(0).dtype is not DType.INT32 or data is None or weight is None:
             continue
+        if weight.get("block_size", 0):
+            continue  # no accumulator has the scale of a bias
         yield from _bias(node, bias, data.input(1).array, weight.input(1).array)
 
 
@@ -106,16 +113,29 @@ def _misfit(qparams: QParams, shape: tuple[int | str | None, ...]) -> str:
         return ""
     if not -len(shape) <= qparams.axis < len(shape):
         return f"its quantization axis {qparams.axis} is out of range"
+    if qparams.block_size is not None:
+        return _misfit_blocks(qparams.scale.shape, shape, qparams.axis, qparams.block_size)
     size = shape[qparams.axis]
     if isinstance(size, int) and size != len(qparams.scale):
         return f"it has {len(qparams.scale)} scales, and axis {qparams.axis} has size {size}"
     return ""
 
 
+def _misfit_blocks(scale: Shape, shape: Shape, axis: int, block_size: int) -> str:
+    """Why scales of this shape are not one for each block (of 0: no blocks), or nothing."""
+    if not block_size:
+        return ""
+    wanted, size = list(shape), shape[axis]
+    wanted[axis] = -(-size // block_size) if isinstance(size, int) else None
+    known = [isinstance(a, int) and isinstance(b, int) for a, b in zip(scale, wanted, strict=False)]
+    fits = len(scale) == len(wanted) and all(scale[i] == wanted[i] for i, is_known in enumerate(known) if is_known)
+    return "" if fits else f"its scales are {list(scale)}, blocks of {block_size} along axis {axis} need {wanted}"
+
+
 QUANTIZED = (
     Rule("V301", "the scale of a Q or DQ is positive and finite", _scales),
     Rule("V302", "the axis of a Q or DQ lies in the rank of its input", _axes),
-    Rule("V303", "a Q or DQ per channel has one scale for each channel", _sizes),
+    Rule("V303", "a Q or DQ has one scale for each channel or block", _sizes),
     Rule("V304", "a zero point has the type of the integers and the dims of the scale", _zero_points),
     Rule("V305", "an int32 bias has the scale input times weight, and zero point 0", _biases),
     Rule("V306", "quantization parameters fit the value that they describe", _qparams),

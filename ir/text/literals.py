@@ -62,26 +62,42 @@ def parse_payload(lexer: Lexer, weights: Weights, dtype: DType, shape: tuple[int
 
 
 def parse_qparams(lexer: Lexer, weights: Weights) -> QParams:
-    """`<uint8, axis=1, scale=[…], zero_point=[…]>`."""
+    """`<uint8, bits=5, axis=1, block_size=32, shape=[2, 8], scale=[…], zero_point=[…]>`.
+
+    What there is not of bits, axis and block_size is left out. `shape` is that of scales in blocks.
+    """
     start = lexer.token
     lexer.expect("<")
     dtype = parse_dtype(lexer)
     lexer.expect(",")
-    axis: int | None = None
-    if lexer.accept("axis"):
+    bits = _option(lexer, "bits")
+    axis = _option(lexer, "axis")
+    block_size = _option(lexer, "block_size")
+    shape: tuple[int, ...] | None = () if axis is None else None
+    if block_size is not None:
+        lexer.expect("shape")
         lexer.expect("=")
-        axis = lexer.integer()
+        shape = TensorType(dtype, _shape(lexer)).static_shape
         lexer.expect(",")
     parts = []
     for key, part in (("scale", DType.FLOAT), ("zero_point", DType.INT32)):
         lexer.expect(key)
         lexer.expect("=")
-        parts.append(parse_payload(lexer, weights, part, () if axis is None else None).array)
+        parts.append(parse_payload(lexer, weights, part, shape).array)
         lexer.expect("," if key == "scale" else ">")
     try:
-        return QParams(parts[0], parts[1], dtype, axis)  # type: ignore[arg-type]
+        return QParams(parts[0], parts[1], dtype, axis, block_size, bits)  # type: ignore[arg-type]
     except ValueError as error:
         lexer.fail(str(error), start)
+
+
+def _option(lexer: Lexer, key: str) -> int | None:
+    if not lexer.accept(key):
+        return None
+    lexer.expect("=")
+    number = lexer.integer()
+    lexer.expect(",")
+    return number
 
 
 def _weight(lexer: Lexer, weights: Weights, dtype: DType, shape: tuple[int, ...] | None) -> Constant:

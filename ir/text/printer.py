@@ -133,9 +133,12 @@ def _dim(dim: Dim) -> str:
 
 
 def _qparams(qparams: QParams) -> str:
-    axis = "" if qparams.axis is None else f", axis={qparams.axis}"
+    form = "" if qparams.bits is None else f", bits={qparams.bits}"
+    form += "" if qparams.axis is None else f", axis={qparams.axis}"
+    if qparams.block_size is not None:
+        form += f", block_size={qparams.block_size}, shape={list(qparams.scale.shape)}"
     scale, zero_point = payload(Constant.of(qparams.scale)), payload(Constant.of(qparams.zero_point))
-    return f"quant<{qparams.dtype}{axis}, scale={scale}, zero_point={zero_point}>"
+    return f"quant<{qparams.dtype}{form}, scale={scale}, zero_point={zero_point}>"
 
 
 def _tensor(constant: Constant) -> str:

@@ -38,7 +38,10 @@ class Layer:
 
     def matrix(self) -> Matrix:
         """The weights, [groups, inputs, outputs]."""
-        array = _array(self.weight).astype(np.float64)
+        return self.arranged(_array(self.weight).astype(np.float64))
+
+    def arranged(self, array: Matrix) -> Matrix:
+        """An array of the weights' shape, as `matrix`."""
         if self.node.op == "Conv":
             return array.reshape(self.groups, len(array) // self.groups, -1).transpose(0, 2, 1)
         return (array.T if self.node.get("transB", 0) else array)[None]

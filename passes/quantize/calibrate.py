@@ -19,7 +19,7 @@ from deburr.passes.quantize.keep import keep
 from deburr.passes.quantize.observers import Observer, ObserverSettings
 from deburr.passes.quantize.placement import is_quantized, place
 
-ACTIVATION_TYPES = {"u8": DType.UINT8, "s8": DType.INT8}
+_NAMES = {DType.UINT8: "u8", DType.INT8: "s8", DType.UINT16: "u16", DType.INT16: "s16"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,11 @@ class Calibrate(Pass):
     :param observer: how a range is read off the data: minmax; moving-average (of each sample's extremes); percentile; entropy;
         mse; output-weighted (mse, where an element counts as much as what reads it amplifies it); or a plugin's.
     :param percentile: of the elements, what the range holds on each side (observer percentile).
-    :param activations: u8 or s8, as far as the dialect has them; auto is the one that it prefers.
+    :param activations: u8, s8, u16 or s16, as far as the dialect has them; auto is the first that it has with enough bits. 16
+        bits need a file of opset 21. QNN multiplies them with weights of 8 bits; ONNX Runtime computes in float between them.
+    :param bits: 2 to 16: fewer than the type has are for study, with scales of (max - min) / (2**bits - 1). ONNX knows no such
+        types: integers of the next larger one hold them, with a Clip in front of each quantizer for what would not fit. Back
+        ends fuse no operator with that Clip between it and its quantizer. 0: those of the type.
     :param dialect: the back end that decides which activations these are: ort, tensorrt, openvino or qnn.
     :param keep: nodes that stay float, by their names, those of their outputs or of constants that they read (patterns); noted
         for all passes up to insert-qdq.
@@ -45,9 +49,10 @@ class Calibrate(Pass):
 
     observer: str = "mse"
     percentile: float = 99.999
-    activations: Literal["auto", "u8", "s8"] = "auto"
+    activations: Literal["auto", "u8", "s8", "u16", "s16"] = "auto"
     dialect: str = "ort"
     keep: tuple[str, ...] = ()
+    bits: int = 0
 
     def run(self, graph: Graph, context: Context) -> None:
         """
@@ -55,14 +60,14 @@ class Calibrate(Pass):
             matches nothing, and what `linear.activations` raises.
         """
         dialect = find_dialect(self.dialect)
-        dtype = dialect.activations[0] if self.activations == "auto" else ACTIVATION_TYPES[self.activations]
-        self._check(dialect, dtype)
+        dtype = self._dtype(dialect)
+        bits = self.bits or dtype.bits
         if is_quantized(graph):
             context.remark(graph.name, "the model is quantized already")
             return
         keep(graph, self.keep, f"pass {self}")
         placement = place(graph, dialect)
-        observers = self._observe(placement.observed, context)
+        observers = self._observe(placement.observed, 2**bits, context)
         ranges = {value: observer.range() for value, observer in observers.items()}
         ranges |= {value: _extremes(value) for value in placement.constants}
         shared: dict[Value, tuple[float, float]] = {}
@@ -71,21 +76,30 @@ class Calibrate(Pass):
             shared[placement.values[value]] = min(low, lowest), max(high, highest)
         for value, source in placement.values.items():
             low, high = shared[source]
-            symmetric = dialect.symmetric
-            graph.set_qparams(value, signed(low, high, dtype) if symmetric else affine(low, high, dtype))
+            made = signed(low, high, dtype, bits) if dialect.symmetric else affine(low, high, dtype, bits=bits)
+            graph.set_qparams(value, made)
 
-    def _check(self, dialect: Dialect, dtype: DType) -> None:
+    def _dtype(self, dialect: Dialect) -> DType:
         if not 50 < self.percentile <= 100:
             raise DeburrError(
                 "E203", f"a percentile of {self.percentile}", where=self.name, hint="give more than 50, at most 100"
             )
-        if dtype not in dialect.activations:
+        if self.bits and not 2 <= self.bits <= 16:
+            raise DeburrError("E203", f"activations of {self.bits} bits", where=self.name, hint="give 2 to 16, or 0")
+        wanted = [dtype for dtype in dialect.activations if self.activations in ("auto", _NAMES[dtype])]
+        if not wanted:
             raise DeburrError("E203", f"the dialect {dialect.name} has no {self.activations} activations", where=self.name)
+        wide = [dtype for dtype in wanted if dtype.bits >= self.bits]
+        if not wide:
+            held = " or ".join(_NAMES[dtype] for dtype in wanted)
+            raise DeburrError("E203", f"{held} of the dialect {dialect.name} do not hold {self.bits} bits", where=self.name)
+        return wide[0]
 
-    def _observe(self, values: list[Value], context: Context) -> dict[Value, Observer]:
+    def _observe(self, values: list[Value], levels: int, context: Context) -> dict[Value, Observer]:
         make: type[Observer] = registry.observers().find(self.observer, "E203", "observer", self.name)
         observers = {
-            value: make(ObserverSettings(self.percentile, gains=gains(value) if make.needs_gains else None)) for value in values
+            value: make(ObserverSettings(self.percentile, levels, gains(value) if make.needs_gains else None))
+            for value in values
         }
         if values:
             for batch in activations(values, context, "calibrating"):

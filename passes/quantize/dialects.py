@@ -32,6 +32,7 @@ class Dialect:
     :param float_output: those that may end in float, so that no quantizer follows where nothing needs one.
     :param activations: the types that tensors between operators may have; the first is the default.
     :param symmetric: activations have zero point 0 whatever their range.
+    :param affine_weights: weights may have zero points other than 0.
     :param float_bias: biases stay float constants, with no DequantizeLinear.
     :param spreads: an operator of `float_output` gives integers wherever an operator follows that could read them, and not only
         where a weighted one does; what then nobody reads is taken back.
@@ -49,6 +50,7 @@ class Dialect:
     float_output: frozenset[str]
     activations: tuple[DType, ...]
     symmetric: bool = False
+    affine_weights: bool = False
     float_bias: bool = False
     spreads: bool = False
     fuses_sums: bool = False
@@ -78,7 +80,9 @@ ORT = Dialect(
     "ort",
     _roles("Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul"),
     float_output=frozenset({"Gemm", "MatMul"}),
-    activations=(DType.UINT8,),  # with s8 it leaves half of the convolutions in float
+    # With s8 it leaves half of the convolutions in float; 16 bits it reads and writes, and computes in float between.
+    activations=(DType.UINT8, DType.UINT16, DType.INT16),
+    affine_weights=True,
 )
 
 # NVIDIA, TensorRT documentation, "Explicit Quantization", with its recommendations for the placement of Q/DQ layers: symmetric
@@ -116,7 +120,8 @@ OPENVINO = Dialect(
 )
 
 # ONNX Runtime documentation, "QNN Execution Provider", and its get_qnn_qdq_config: the HTP takes a graph that is quantized
-# throughout, every input, output and constant of it; u8 activations; scales per channel for Conv and ConvTranspose only.
+# throughout, every input, output and constant of it; u8 activations, or u16 ones with weights of 8 bits; scales per channel for
+# Conv and ConvTranspose only.
 # Softmax, GELU and the like read and give integers as a table would.
 QNN = Dialect(
     "qnn",
@@ -138,7 +143,7 @@ QNN = Dialect(
         "Tanh",
     ),
     float_output=frozenset(),
-    activations=(DType.UINT8, DType.INT8),
+    activations=(DType.UINT8, DType.INT8, DType.UINT16),
     products=True,
     per_tensor=frozenset({"Gemm", "MatMul"}),
     everywhere=True,

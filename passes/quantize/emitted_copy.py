@@ -14,7 +14,7 @@ from deburr.ir.types import DType
 from deburr.passes.core import Context
 from deburr.passes.linear.prefix import part
 from deburr.passes.quantize.arithmetic import limits
-from deburr.passes.quantize.insert_qdq import InsertQdq, raise_for_four_bits
+from deburr.passes.quantize.insert_qdq import InsertQdq, raise_for_types
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class EmittedCopy:
                 copy.graph.set_qparams(copy.graph.value(value.name), value.qparams)
         for node, copied in zip(graph.nodes, copy.graph.nodes, strict=True):
             copied.metadata.update(node.metadata)
-        raise_for_four_bits(copy)
+        raise_for_types(copy)
         nodes = {
             node: cast(Node, copy.graph.value(output.name).producer)
             for node in graph.nodes

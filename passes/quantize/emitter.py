@@ -10,10 +10,12 @@ from deburr.ir.graph import Graph
 from deburr.ir.node import Node
 from deburr.ir.types import Array, DType, QParams, TensorType
 from deburr.ir.value import Use, Value
+from deburr.passes.quantize.arithmetic import dequantize, limits
 
 
 class Emitter:
-    """Equal scales and zero points become one constant. What is made is called q (integers), s, z, f (float before Q), d."""
+    """Equal scales and zero points become one constant. What is made is called q (integers), s, z, f (float before Q), d, and c
+    and b (clipped, and its bounds)."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -78,10 +80,21 @@ class Emitter:
 
     def _quantize(self, value: Value, qparams: QParams, after: Node | None) -> Value:
         before = next(iter(self.graph.nodes)) if after is None else None
+        if qparams.bits is not None:
+            value = self._clip(value, qparams, before, after)
+            before, after = None, value.producer
         inputs = [value, *self._parameters(qparams)]
         name = self.graph.fresh_name("q")
         node = self.graph.add_node("QuantizeLinear", inputs, [name], _axis(qparams), before=before, after=after)
         self.graph.set_type(node.output(), TensorType(qparams.dtype, value.shape))
+        return node.output()
+
+    def _clip(self, value: Value, qparams: QParams, before: Node | None, after: Node | None) -> Value:
+        """What integers of fewer bits than their type has stand for: QuantizeLinear alone saturates at the ends of the type."""
+        ends = np.array(limits(qparams.dtype, qparams.bits)).astype(qparams.dtype.numpy)
+        inputs = [value, *(self._constant("b", number) for number in dequantize(ends, qparams))]
+        node = self.graph.add_node("Clip", inputs, [self.graph.fresh_name("c")], before=before, after=after)
+        self.graph.set_type(node.output(), value.type)
         return node.output()
 
     def _dequantize(
@@ -111,8 +124,9 @@ class Emitter:
 
 
 def _axis(qparams: QParams) -> dict[str, int]:
-    """The attribute, left out where it is the default or means nothing."""
-    return {} if qparams.axis in (None, 1) else {"axis": int(qparams.axis or 0)}
+    """The attributes, left out where they are the default or mean nothing."""
+    axis = {} if qparams.axis in (None, 1) else {"axis": int(qparams.axis or 0)}
+    return axis if qparams.block_size is None else {**axis, "block_size": qparams.block_size}
 
 
 def _remove_chain(graph: Graph, value: Value, source: Value) -> None:

@@ -21,7 +21,7 @@ from deburr.passes.quantize.keep import forget, keep
 from deburr.passes.quantize.placement import Placement, clamp_bounds, is_quantized, place
 from deburr.passes.quantize.weighted import bias_of, spread
 
-FOUR_BITS = 21  # the opset whose DequantizeLinear reads them
+NEWER = 21  # the opset whose quantizers know 4 and 16 bits, and blocks
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class InsertQdq(Pass):
         if is_quantized(graph):
             context.remark(graph.name, "the model is quantized already")
             return
-        raise_for_four_bits(context.model)
+        raise_for_types(context.model)
         keep(graph, self.keep, f"pass {self}")
         placement = place(graph, dialect)
         integer = _integer_nodes(placement, dialect)
@@ -59,14 +59,14 @@ class InsertQdq(Pass):
         forget(graph)
 
 
-def raise_for_four_bits(model: Model) -> None:
-    """Bring a model in which values of the main graph are to have 4 bits to an opset that has them."""
-    if model.opset < FOUR_BITS and any(_is_small(value) for value in model.graph.values):
-        raise_opset(model, FOUR_BITS)
+def raise_for_types(model: Model) -> None:
+    """Bring a model whose main graph is to have values of 4 or 16 bits, or scales in blocks, to an opset that has them."""
+    if model.opset < NEWER and any(_is_newer(value.qparams) for value in model.graph.values):
+        raise_opset(model, NEWER)
 
 
-def _is_small(value: Value) -> bool:
-    return value.qparams is not None and value.qparams.dtype.bits < 8
+def _is_newer(qparams: QParams | None) -> bool:
+    return qparams is not None and (qparams.dtype.bits not in (8, 32) or qparams.block_size is not None)
 
 
 def _integer_nodes(placement: Placement, dialect: Dialect) -> dict[Node, Role]:
@@ -181,6 +181,9 @@ class _Inserter:
         bias, data, weights = bias_of(node), node.input(0).qparams, node.input(1).qparams
         if bias is None or bias.array is None or data is None or weights is None:
             return
+        if weights.block_size is not None:
+            self.context.remark(node, "its bias stays float: with scales in blocks no accumulator has its scale")
+            return
         scale = spread(weights.scale, node) * data.scale
         smallest, largest = limits(DType.INT32)
         integers = np.clip(np.rint(bias.array.astype(np.float64) / scale), smallest, largest).astype(np.int32)
@@ -195,7 +198,7 @@ def _is_redundant(clamp: Node, qparams: QParams) -> bool:
     bounds = clamp_bounds(clamp)
     if bounds is None:
         return False
-    smallest, largest = limits(qparams.dtype)
+    smallest, largest = limits(qparams.dtype, qparams.bits)
     with np.errstate(over="ignore"):
         low, high = quantize(np.asarray(bounds, np.float32), qparams)
     return int(low) == smallest and int(high) == largest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
 from deburr.ir.node import Node
-from deburr.ir.types import DType, QParams
+from deburr.ir.types import QParams
 from deburr.passes.core import Context, Pass
 from deburr.passes.quantize.arithmetic import round_trip
 from deburr.passes.quantize.dialects import find_dialect
@@ -19,10 +19,9 @@ from deburr.passes.quantize.placement import is_quantized
 from deburr.passes.quantize.probe import Probe
 from deburr.passes.quantize.scale_weights import scale_weight
 from deburr.passes.quantize.sensitivity import SAMPLES, quantized_layers
+from deburr.passes.quantize.weight_format import WeightFormat
 
 FLOAT = "float"
-# Two widths that the file can hold, and none at all.
-_BITS = {"4": DType.INT4, "8": DType.INT8}
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +39,7 @@ class MixedPrecision(Pass):
     with 4 bits, then the layer that loses most noise for each byte more goes on, until the budget is spent. Goes behind
     scale-weights and before round-weights.
 
-    :param budget: bytes of weights, relative to 8 bits for all layers.
+    :param budget: bytes of the integers, without their scales, relative to 8 bits for all layers.
     :param widths: what a layer may have, from few to many: 4, 8, float.
     :param keep: layers, by their names or those of their weights (patterns), that keep what scale-weights noted.
     :param samples: how many of the calibration samples are looked at.
@@ -90,8 +89,11 @@ class MixedPrecision(Pass):
         for node in context.progress(layers, len(layers), "measuring sensitivity"):
             weights = node.input(1)
             array = np.asarray(weights.array, np.float32)
+            assert weights.qparams is not None
+            form = WeightFormat.of(weights.qparams)
             held = [weights.qparams] if self._is_kept(node) else [
-                scale_weight(weights, [node], _BITS[width], dialect) if width != FLOAT else None for width in self.widths
+                None if width == FLOAT else scale_weight(weights, [node], replace(form, bits=int(width)), dialect)
+                for width in self.widths
             ]  # fmt: skip
             rounded = {str(i): (None, round_trip(array, scheme)) for i, scheme in enumerate(held) if scheme is not None}
             outputs = probe.run(node, rounded) if len(held) > 1 else {}

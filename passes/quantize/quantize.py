@@ -16,10 +16,10 @@ from deburr.passes.quantize.scale_weights import ScaleWeights
 
 @dataclass(frozen=True)
 class Quantize(Pass):
-    """Integers of 8 bits as the dialect wants them: calibrate, scale-weights, round-weights and insert-qdq in turn.
+    """Integers as the dialect wants them, mostly of 8 bits: calibrate, scale-weights, round-weights and insert-qdq in turn.
 
     :param rounding: second-order is round-weights; corrected is the nearest integers and correct-bias; nearest is those alone.
-    :param bits: of the weights, as in scale-weights; `eight_bits` too. The other options are those of calibrate.
+    :param bits: of the weights, as in scale-weights; eight_bits, scheme, block too. The other options are those of calibrate.
     """
 
     name: ClassVar[str] = "quantize"
@@ -30,18 +30,20 @@ class Quantize(Pass):
 
     observer: str = "mse"
     percentile: float = 99.999
-    activations: Literal["auto", "u8", "s8"] = "auto"
+    activations: Literal["auto", "u8", "s8", "u16", "s16"] = "auto"
     rounding: Literal["second-order", "corrected", "nearest"] = "second-order"
-    bits: Literal[8, 4] = 8
+    bits: int = 8
     dialect: str = "ort"
     keep: tuple[str, ...] = ()
     eight_bits: tuple[str, ...] = ()
+    scheme: Literal["symmetric", "affine"] = "symmetric"
+    block: int = 0
 
     def run(self, graph: Graph, context: Context) -> None:
         """:raises DeburrError: what the four passes raise."""
         steps: list[Pass] = [
             Calibrate(self.observer, self.percentile, self.activations, self.dialect, self.keep),
-            ScaleWeights(self.dialect, self.bits, eight_bits=self.eight_bits),
+            ScaleWeights(self.dialect, self.bits, eight_bits=self.eight_bits, scheme=self.scheme, block=self.block),
             *([RoundWeights(dialect=self.dialect)] if self.rounding == "second-order" else []),
             *([CorrectBias(self.dialect)] if self.rounding == "corrected" else []),
             InsertQdq(self.dialect),

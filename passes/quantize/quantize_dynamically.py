@@ -15,9 +15,10 @@ from deburr.ir.types import DType, TensorType
 from deburr.ir.value import Value
 from deburr.passes.clean.common import bypass, has_references, is_standard
 from deburr.passes.core import Context, Pass
-from deburr.passes.quantize.arithmetic import quantize, symmetric
+from deburr.passes.quantize.arithmetic import quantize
 from deburr.passes.quantize.rounding import Rounding
-from deburr.passes.quantize.scale_weights import magnitudes
+from deburr.passes.quantize.scale_weights import fitted_range
+from deburr.passes.quantize.weight_format import WeightFormat
 from deburr.passes.quantize.weight_uses import weight_axis
 from deburr.passes.quantize.weighted import bias_of, refusal
 
@@ -96,7 +97,8 @@ def _note_scale(node: Node) -> None:
         assert weights.constant is not None
         weights = node.owner.add_constant(weights.constant, weights.name)
         node.set_input(1, weights)
-    weights.graph.set_qparams(weights, symmetric(magnitudes(weights, DType.INT8, axis), DType.INT8, axis))
+    form = WeightFormat()
+    weights.graph.set_qparams(weights, form.qparams(*fitted_range(weights, form, axis), axis))
 
 
 class _Emitter:

@@ -14,10 +14,11 @@ from deburr.ir.ops import imports_of, owning_function
 from deburr.ir.opset import raise_opset
 from deburr.ir.types import DType, QParams
 from deburr.passes.core import Context, Pass
-from deburr.passes.quantize.arithmetic import quantize, symmetric
+from deburr.passes.quantize.arithmetic import quantize
 from deburr.passes.quantize.emitter import Emitter
 from deburr.passes.quantize.rounding import Rounding
-from deburr.passes.quantize.scale_weights import magnitudes
+from deburr.passes.quantize.scale_weights import fitted_range
+from deburr.passes.quantize.weight_format import WeightFormat
 from deburr.passes.quantize.weight_uses import StoredWeight, stored_weights
 
 PER_CHANNEL, FOUR_BITS = 13, 21  # the opsets whose DequantizeLinear takes scales along an axis, and 4-bit integers
@@ -55,8 +56,8 @@ class QuantizeWeights(Pass):
         has_four = imports_of(function, context.model)[""] >= FOUR_BITS
         weights = self._worthwhile(graph, has_four, context)
         for weight, dtype in weights:
-            magnitude = magnitudes(weight.value, dtype, weight.axis)
-            graph.set_qparams(weight.value, symmetric(magnitude, dtype, weight.axis))
+            form = WeightFormat(dtype.bits)
+            graph.set_qparams(weight.value, form.qparams(*fitted_range(weight.value, form, weight.axis), weight.axis))
         if graph is context.model.graph and self.rounding == "second-order":
             readers = {use.node for weight, _ in weights for use in weight.uses if use.index == 1 and not weight.is_table}
             Rounding().run_where_data_is(graph, [node for node in graph.nodes if node in readers], context)

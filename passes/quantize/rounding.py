@@ -16,7 +16,7 @@ from deburr.passes.linear.layers import Layer, Matrix, layer_of, store
 from deburr.passes.linear.prefix import prefix
 from deburr.passes.linear.regression import Moments, some_rows
 from deburr.passes.linear.sweep import Sweep
-from deburr.passes.quantize.arithmetic import limits, round_trip
+from deburr.passes.quantize.arithmetic import along, limits, round_trip
 from deburr.passes.quantize.second_order import round_matrix
 
 BATCH = 16
@@ -73,8 +73,8 @@ class Rounding:
         if node.op == "MatMul":  # no bias takes a mean: errors count from zero
             moments.x, moments.y = np.zeros_like(moments.x), np.zeros_like(moments.y)
         fitted, _ = moments.fit(layer.matrix(), self.damping)
-        scale, (_, largest) = _scales(layer, scheme), limits(scheme.dtype)
-        rounded = round_matrix(fitted, moments.centered()[0], scale, largest, self.damping) * scale[:, None, :]
+        scale, bounds = _scales(layer, scheme)
+        rounded = round_matrix(fitted, moments.centered()[0], scale, bounds, self.damping) * scale
         bias = (moments.y - (moments.x[:, None, :] @ rounded)[:, 0]) / moments.count
         store(layer, rounded, bias)
         if not np.array_equal(_on_grid(layer, scheme), np.asarray(layer.weight.array, np.float32)):
@@ -103,8 +103,13 @@ def _on_grid(layer: Layer, scheme: QParams) -> Array:
     return round_trip(np.asarray(layer.weight.array, np.float32), scheme)
 
 
-def _scales(layer: Layer, scheme: QParams) -> Matrix:
-    """The step of each output, [groups, outputs]."""
-    outputs = layer.matrix().shape[2]
-    scale: Matrix = np.broadcast_to(scheme.scale.astype(np.float64).reshape(-1), (layer.groups * outputs,))
-    return scale.reshape(layer.groups, outputs)
+def _scales(layer: Layer, scheme: QParams) -> tuple[Matrix, tuple[Matrix, Matrix]]:
+    """The step of each weight, and how many steps it may lie below and above zero, [groups, inputs, outputs] all.
+
+    Without zero points as far below as above, as `symmetric` has it.
+    """
+    shape = layer.weight.static_shape or ()
+    scale = layer.arranged(np.broadcast_to(along(scheme.scale, scheme, shape), shape).astype(np.float64))
+    zero_point = layer.arranged(np.broadcast_to(along(scheme.zero_point, scheme, shape), shape).astype(np.float64))
+    smallest, largest = limits(scheme.dtype, scheme.bits)
+    return scale, (max(smallest, -largest) - zero_point, largest - zero_point)

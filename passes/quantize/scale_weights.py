@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -11,14 +11,17 @@ import numpy.typing as npt
 from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
 from deburr.ir.node import Node
-from deburr.ir.types import DType, QParams
+from deburr.ir.types import QParams
 from deburr.ir.value import Value
 from deburr.passes.core import Context, Pass
-from deburr.passes.quantize.arithmetic import SMALLEST_SCALE, limits, round_trip, symmetric
+from deburr.passes.quantize.arithmetic import SMALLEST_SCALE, per_scale, round_trip
 from deburr.passes.quantize.dialects import Dialect, Role, find_dialect
 from deburr.passes.quantize.keep import nodes_named
 from deburr.passes.quantize.placement import is_quantized, place
-from deburr.passes.quantize.weighted import bias_of, channel_axis, output_channels
+from deburr.passes.quantize.weight_format import WeightFormat
+from deburr.passes.quantize.weighted import bias_of, channel_axis, contraction_axis, output_channels
+
+Floats = npt.NDArray[np.float32]
 
 # The accumulator is 32 bits wide: half of them for the bias leave the sum of products as much.
 LARGEST_BIAS = 2.0**30
@@ -26,14 +29,24 @@ LARGEST_BIAS = 2.0**30
 
 @dataclass(frozen=True)
 class ScaleWeights(Pass):
-    """Note on every weight of a node with calibrated data how it becomes integers: symmetric, a scale for each output channel.
+    """Note on every weight of a node with calibrated data how it becomes integers: a scale for each output channel or block.
 
     A bias is to be 32 bits wide with the scale of data times weights. Where it would not fit, or a channel's weights are all
     zero, the weights' scale is raised. Weights that nodes use along different axes are cloned, and the factors of a Gemm are
     multiplied into its weights and bias.
 
-    :param bits: 8, or 4: half the bytes again, for files of opset 21. With 4, the scale is the one that loses least in the mean
-        square; rounding to the nearest then costs much accuracy, so put `round-weights` behind it.
+    :param bits: 8, or 4: half the bytes again, for files of opset 21. Any other number from 2 on is for study: the file holds
+        such integers in the next larger of these types. Below 8, the scale is the one that loses least in the mean square;
+        rounding to the nearest then costs much accuracy, so put `round-weights` behind it.
+    :param scheme: symmetric: signed integers, which every back end multiplies as they are. affine: unsigned ones with a zero
+        point for each scale, which lose less where the weights of a channel lie to one side; what that costs is a sum over the
+        data for each output in ONNX Runtime, and integer kernels altogether in `deburr compile`, which computes such a layer in
+        float.
+    :param block: how many weights along the axis that is summed over share a scale (input channels of a Conv, for each place of
+        its kernel), for files of opset 21: finer steps where weights differ in size, for a float32 more for each block. No
+        integer kernel has such scales: the layer computes in float on what its integers stand for, its bias stays float, and
+        what is won is the size of the file. ConvTranspose, layers of one block or less, as depthwise ones, and those that the
+        dialect gives one scale have no blocks. 0: none have.
     :param smallest: layers with fewer weights than this for each output keep 8 bits: they hold few bytes, and have hardly any
         other weight that could make up for a rounding error.
     :param eight_bits: layers that keep 8 bits, by their names, those of their outputs or of their weights (patterns).
@@ -43,14 +56,19 @@ class ScaleWeights(Pass):
     main_graph_only: ClassVar[bool] = True
 
     dialect: str = "ort"
-    bits: Literal[8, 4] = 8
+    bits: int = 8
     smallest: int = 32
     eight_bits: tuple[str, ...] = ()
+    scheme: Literal["symmetric", "affine"] = "symmetric"
+    block: int = 0
 
     def run(self, graph: Graph, context: Context) -> None:
-        """:raises DeburrError: E203 for an unknown dialect or a pattern that matches nothing, E304 for weights that are NaN or
-        infinite."""
+        """
+        :raises DeburrError: E203 for an unknown dialect, an option out of its range, a scheme that the dialect does not have or
+            a pattern that matches nothing, E304 for weights that are NaN or infinite.
+        """
         dialect = find_dialect(self.dialect)
+        self._check(dialect)
         if is_quantized(graph):
             context.remark(graph.name, "the model is quantized already")
             return
@@ -61,13 +79,22 @@ class ScaleWeights(Pass):
             _bias_as_row(node)
         wide = nodes_named(graph, self.eight_bits, f"pass {self}", "eight_bits")
         for weights, users in _users(nodes, dialect).items():
-            dtype = DType.INT8 if any(node in wide for node in users) else self._dtype(weights, users[0])
-            graph.set_qparams(weights, scale_weight(weights, users, dtype, dialect))
+            form = self._form(weights, users[0])
+            form = replace(form, bits=8) if any(node in wide for node in users) else form
+            graph.set_qparams(weights, scale_weight(weights, users, form, dialect))
 
-    def _dtype(self, weights: Value, user: Node) -> DType:
+    def _check(self, dialect: Dialect) -> None:
+        if not 2 <= self.bits <= 8:
+            raise DeburrError("E203", f"weights of {self.bits} bits", where=self.name, hint="give 2 to 8")
+        if self.block < 0:
+            raise DeburrError("E203", f"a block of {self.block}", where=self.name, hint="give 16 or more, or 0 for none")
+        if self.scheme == "affine" and not dialect.affine_weights:
+            raise DeburrError("E203", f"the dialect {dialect.name} has no affine weights", where=self.name)
+
+    def _form(self, weights: Value, user: Node) -> WeightFormat:
         assert weights.constant is not None
         few = weights.constant.size < self.smallest * max(output_channels(user), 1)
-        return DType.INT8 if self.bits == 8 or few else DType.INT4
+        return WeightFormat(8 if few else self.bits, self.scheme == "affine", self.block)
 
 
 def _multiply_factors(node: Node) -> None:
@@ -115,45 +142,48 @@ def _clone(weights: Value, node: Node) -> Value:
     return node.owner.add_constant(weights.constant, weights.name)
 
 
-def scale_weight(weights: Value, users: list[Node], dtype: DType, dialect: Dialect) -> QParams:
-    """How the weights of these nodes, of the given type, become integers.
+def scale_weight(weights: Value, users: list[Node], form: WeightFormat, dialect: Dialect) -> QParams:
+    """How the weights of these nodes become integers of this form, or of one without blocks where there are no whole ones.
 
     :raises DeburrError: E304 for weights or biases that are NaN or infinite.
     """
-    axis = _axis(users[0], dialect)
-    magnitude = magnitudes(weights, dtype, axis)
-    for node in () if dialect.float_bias else users:
-        magnitude = np.maximum(magnitude, limits(dtype)[1] * _smallest_scale(node, magnitude.shape))
-    return symmetric(magnitude.astype(np.float32), dtype, axis)
+    axis, along = _axis(users[0], dialect), contraction_axis(users[0])
+    shape = weights.static_shape or ()
+    if along is None or users[0].op in dialect.per_tensor or shape[along] <= form.block:
+        form = replace(form, block=0)
+    axis = along if form.block else axis
+    low, high = fitted_range(weights, form, axis)
+    if not (form.block or dialect.float_bias):
+        scale = (high.astype(np.float64) - low) / form.steps
+        widen = np.maximum.reduce([np.ones(scale.shape), *(_smallest_scale(node, scale.shape) / scale for node in users)])
+        low, high = (low * widen).astype(np.float32), (high * widen).astype(np.float32)
+    return form.qparams(low, high, axis)
 
 
-def magnitudes(weights: Value, dtype: DType, axis: int | None) -> npt.NDArray[np.float32]:
-    """What the largest integer of the type stands for, [] or [C] > 0: the largest weight, or with 4 bits what loses least.
+def fitted_range(weights: Value, form: WeightFormat, axis: int | None) -> tuple[Floats, Floats]:
+    """What the integers of each scale cover, as `WeightFormat.qparams` takes it: all weights, or below 8 bits what loses least.
 
     :raises DeburrError: E304 for weights that are NaN or infinite.
     """
     array = np.asarray(weights.array, np.float32)
     if not np.isfinite(array).all():
         raise DeburrError("E304", "NaN or infinity in the weights", where=f"tensor {weights.name!r}")
-    others = tuple(other for other in range(array.ndim) if other != axis)
-    magnitude = np.asarray(np.abs(array).max(axis=others if axis is not None else None), np.float32)
+    low, high = form.range_of(*(per_scale(array, pick, axis, form.block) for pick in (np.minimum, np.maximum)))
     # A channel without weights computes nothing but its bias: any scale does that fits among the others.
-    spare = magnitude.max() or np.float32(1)
-    magnitude = np.where(magnitude > 0, magnitude, spare)
-    return _least_error(array, magnitude, dtype, axis) if dtype.bits < 8 else magnitude
+    spare = np.abs(array).max() or np.float32(1)
+    low, high = form.range_of(low, np.where(high > low, high, spare))
+    return _least_error(array, (low, high), form, axis) if form.bits < 8 else (low, high)
 
 
-def _least_error(
-    array: npt.NDArray[np.float32], magnitude: npt.NDArray[np.float32], dtype: DType, axis: int | None
-) -> npt.NDArray[np.float32]:
-    """Of the magnitudes shrunken step by step, for each channel the one whose integers are nearest in the mean square."""
-    others = tuple(other for other in range(array.ndim) if other != axis)
-    best, least = magnitude, np.full(magnitude.shape, np.inf)
+def _least_error(array: Floats, whole: tuple[Floats, Floats], form: WeightFormat, axis: int | None) -> tuple[Floats, Floats]:
+    """Of the ranges shrunken step by step, for each scale the one whose integers are nearest in the mean square."""
+    best, least = whole, np.full(whole[0].shape, np.inf)
     for shrink in np.linspace(1.0, 0.4, 31):
-        candidate = (magnitude * shrink).astype(np.float32)
-        error = np.square(array - round_trip(array, symmetric(candidate, dtype, axis)), dtype=np.float64)
-        total = np.asarray(error.sum(axis=others if axis is not None else None))
-        best, least = np.where(total < least, candidate, best), np.minimum(total, least)
+        low, high = ((bound * shrink).astype(np.float32) for bound in whole)
+        error = np.square(array - round_trip(array, form.qparams(low, high, axis)), dtype=np.float64)
+        total = per_scale(error, np.add, axis, form.block)
+        best = np.where(total < least, low, best[0]), np.where(total < least, high, best[1])
+        least = np.minimum(total, least)
     return best
 
 

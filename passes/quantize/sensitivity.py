@@ -65,7 +65,11 @@ def sensitivities(graph: Graph, context: Context, samples: int = SAMPLES, dialec
         assert weights.qparams is not None
         rounded = round_trip(np.asarray(weights.array, np.float32), weights.qparams)
         outputs = probe.run(node, {"": (scheme, rounded)})[""]
-        found.append(Sensitivity(node, weights.qparams.dtype.bits, probe.noise(outputs), _loss(probe, outputs, data)))
+        found.append(
+            Sensitivity(
+                node, weights.qparams.bits or weights.qparams.dtype.bits, probe.noise(outputs), _loss(probe, outputs, data)
+            )
+        )
     return sorted(found, key=lambda one: -one.noise)
 
 

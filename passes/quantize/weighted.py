@@ -25,6 +25,17 @@ def channel_axis(node: Node) -> int | None:
     return 1 if len(node.input(1).static_shape or ()) == 2 else None
 
 
+def contraction_axis(node: Node) -> int | None:
+    """The axis of the weights that products are summed over: for Conv the input channels of a group. None for a ConvTranspose,
+    whose groups share it."""
+    if node.op == "Gemm":
+        return 1 if node.get("transB", 0) else 0
+    if node.op == "MatMul":
+        rank = len(node.input(1).static_shape or ())
+        return max(rank - 2, 0)
+    return 1 if node.op == "Conv" else None
+
+
 def bias_of(node: Node) -> Value | None:
     return None if node.op == "MatMul" else node.optional_input(2)
 

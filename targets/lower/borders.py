@@ -60,6 +60,8 @@ def quantized_weight(value: Value) -> ChannelScale | None:
     zeros = np.zeros(1, np.int32) if zero is None else zero.array
     if integers is None or scale is None or zeros is None or scale.ndim > 1 or scale.dtype != np.float32:
         return None
+    if in_blocks(value):
+        return None
     if node.input(0).dtype is DType.INT4:  # kernels read bytes
         integers, zeros = integers.astype(np.int8), zeros.astype(np.int8)
     if integers.dtype == np.uint8 and np.all(zeros == 128):
@@ -68,6 +70,12 @@ def quantized_weight(value: Value) -> ChannelScale | None:
         return None
     axis = int(node.get("axis", 1))
     return ChannelScale(integers, scale.reshape(-1), axis % max(integers.ndim, 1))
+
+
+def in_blocks(value: Value) -> bool:
+    """Whether a value is dequantized with a scale for each block: no integer kernel sums such products."""
+    node = value.producer
+    return node is not None and dialect.is_onnx(node, "DequantizeLinear") and bool(node.get("block_size", 0))
 
 
 def fold_weights(graph: Graph) -> None:
@@ -82,16 +90,24 @@ def fold_weights(graph: Graph) -> None:
 def _real(node: Node) -> Array | None:
     integers, scale, zero = _integers(node.input(0)), node.input(1).array, node.optional_input(2)
     zeros = np.zeros((), np.int32) if zero is None else zero.array
-    if integers is None or scale is None or zeros is None or scale.dtype != np.float32 or node.get("block_size", 0):
+    if integers is None or scale is None or zeros is None or scale.dtype != np.float32:
         return None
-    shape = [1] * integers.ndim
-    if scale.ndim == 1 and scale.size > 1:
-        shape[int(node.get("axis", 1)) % integers.ndim] = -1
-    elif scale.size != 1:
+    if scale.ndim > 1 and not node.get("block_size", 0):
         return None
-    centred = integers.astype(np.int32) - zeros.reshape(shape).astype(np.int32)
-    real: Array = (centred.astype(np.float32) * scale.reshape(shape).astype(np.float32)).astype(np.float32)
+    zero_point, step = _spread(zeros, node, integers.shape), _spread(scale, node, integers.shape)
+    centred = integers.astype(np.int32) - zero_point.astype(np.int32)
+    real: Array = (centred.astype(np.float32) * step.astype(np.float32)).astype(np.float32)
     return real
+
+
+def _spread(operand: Array, node: Node, shape: tuple[int, ...]) -> Array:
+    """A scale or zero point of a DequantizeLinear as it broadcasts against its integers."""
+    if operand.size == 1:
+        return operand.reshape(())
+    axis, block_size = int(node.get("axis", 1)) % len(shape), int(node.get("block_size", 0))
+    if block_size:
+        return np.repeat(operand, block_size, axis).take(range(shape[axis]), axis)
+    return operand.reshape([-1 if index == axis else 1 for index in range(len(shape))])
 
 
 def _integers(value: Value) -> Array | None:
@@ -103,6 +119,8 @@ def _integers(value: Value) -> Array | None:
         return None
     real, scale, zero = node.input(0).array, node.input(1).array, node.optional_input(2)
     if real is None or scale is None or zero is None or zero.array is None or zero.dtype not in (DType.INT8, DType.UINT8):
+        return None
+    if node.get("block_size", 0):
         return None
     shape = [1] * real.ndim
     if scale.ndim == 1 and scale.size > 1:

@@ -16,7 +16,7 @@ from deburr.ir.types import Array, DType
 from deburr.ir.value import Value
 from deburr.targets.kernels.pack import fold_zero_point
 from deburr.targets.lower import dialect, lookup
-from deburr.targets.lower.borders import ChannelScale, Scale, quantized_weight, scale_of
+from deburr.targets.lower.borders import ChannelScale, Scale, in_blocks, quantized_weight, scale_of
 from deburr.targets.lower.epilogue import Output
 from deburr.targets.lower.fixed_point import fit
 from deburr.targets.lower.windows import Window, average_window, convolution_window
@@ -26,6 +26,8 @@ def conv(node: Node, out: Output) -> Value | str:
     """Conv of two dimensions, grouped and depthwise too."""
     scale, weight = scale_of(node.input(0)), quantized_weight(node.input(1))
     window = convolution_window(node)
+    if in_blocks(node.input(1)):
+        return "its weights have scales in blocks"
     if scale is None or weight is None or weight.integers.dtype != np.int8:
         return "its data or weights are not quantized, or the weights have a zero point"
     if isinstance(window, str):
@@ -38,6 +40,8 @@ def conv(node: Node, out: Output) -> Value | str:
 def gemm(node: Node, out: Output) -> Value | str:
     """Gemm or MatMul by a constant matrix: a convolution of 1x1, or of the whole image where a Flatten stands before it."""
     scale, weight = scale_of(node.input(0)), quantized_weight(node.input(1))
+    if in_blocks(node.input(1)):
+        return "its weights have scales in blocks"
     if scale is None or weight is None or weight.integers.dtype != np.int8 or weight.integers.ndim != 2:
         return "its data or weights are not quantized, or the weights have a zero point"
     if node.get("transA", 0) or len(node.input(0).shape or ()) != 2:

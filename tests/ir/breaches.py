@@ -238,6 +238,18 @@ def wrong_qparams(model):
     model.graph.set_qparams(model.graph.value("w"), scales)
 
 
+def wrong_blocks(model):
+    """int8[2, 3, 1, 1] in blocks of 2 along the inputs has scales of [2, 2, 1, 1]."""
+    model.import_opset("", 21)
+    nodes(model)["kernel"].set_attribute("axis", 1)
+    nodes(model)["kernel"].set_attribute("block_size", 2)
+
+
+def wrong_block_qparams(model):
+    scales = QParams(np.ones((2, 3, 1, 1), np.float32), np.zeros((2, 3, 1, 1), np.int32), DType.INT8, axis=1, block_size=2)
+    model.graph.set_qparams(model.graph.value("w"), scales)
+
+
 def unknown_rank(model):
     model.graph.set_type(model.graph.value("a"), TensorType(DType.FLOAT))
 
@@ -303,10 +315,14 @@ BREACHES = [
      '[%kernel = DequantizeLinear(%w, %kernel_s, %kernel_z) {axis=4} "kernel"]'),
     (quantized, wrong_channels, "V303", f"{KERNEL}: it has 2 scales, axis 1 of int8[2, 3, 1, 1] "
      'has size 3 [%kernel = DequantizeLinear(%w, %kernel_s, %kernel_z) {axis=1} "kernel"]'),
+    (quantized, wrong_blocks, "V303", f"{KERNEL}: its scales are [2], blocks of 2 along axis 1 need [2, 2, 1, 1] "
+     '[%kernel = DequantizeLinear(%w, %kernel_s, %kernel_z) {axis=1, block_size=2} "kernel"]'),
     (quantized, wrong_bias, "V305",
      "graph 'main', node Conv 'conv', value %bias_s: the scale of its int32 bias is 0.26, input times "
      'weight gives 0.25 [%conv: float[1, 2, 4, 4] = Conv(%data, %kernel, %bias) "conv"]'),
     (quantized, wrong_qparams, "V306", "graph 'main', value %w: it has 5 scales, and axis 0 has size 2"),
+    (quantized, wrong_block_qparams, "V306",
+     "graph 'main', value %w: its scales are [2, 3, 1, 1], blocks of 2 along axis 1 need [2, 2, 1, 1]"),
     (chain, unknown_rank, "V401",
      "graph 'main', node Relu 'first', value %a: its element type or its rank is unknown, or it is no "
      'tensor [%a: float[...] = Relu(%x) "first"]'),

@@ -129,11 +129,13 @@ attributes = st.one_of(
 def qparams(draw):
     count = draw(st.integers(1, 12))
     axis = draw(st.one_of(st.none(), st.integers(-3, 3)))
-    shape = () if axis is None else (count,)
+    block_size = draw(st.one_of(st.none(), st.integers(1, 64))) if axis is not None else None
+    shape = () if axis is None else (count,) if block_size is None else (count, 1, 1)
     scale = draw(st.lists(st.floats(2.0**-100, 2.0**100, width=32), min_size=count, max_size=count))
-    return QParams(
-        np.array(scale[: math.prod(shape)], np.float32).reshape(shape), np.full(shape, -3, np.int32), DType.INT8, axis
-    )
+    made = np.array(scale[: math.prod(shape)], np.float32).reshape(shape)
+    axis = axis % 3 if axis is not None and block_size is not None else axis
+    bits = draw(st.one_of(st.none(), st.integers(1, 7)))
+    return QParams(made, np.full(shape, -3, np.int32), DType.INT8, axis, block_size, bits)
 
 
 @st.composite

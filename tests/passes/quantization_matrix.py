@@ -131,6 +131,13 @@ def _wide_matmul() -> Model:
     return builder.model({"x": ["n", 128]}, {"y": ["n", 32]})
 
 
+def _wide_convolutions() -> Model:
+    builder = Builder()
+    x = builder.node("Relu", [builder.conv("x", 32, 40)])
+    builder.conv(x, 40, 24, output="y")
+    return builder.model({"x": ["n", 32, 6, 6]}, {"y": ["n", 24, 6, 6]})
+
+
 def _decomposed_norm() -> Model:
     """LayerNorm, GELU and Softmax as exporters of old opsets write them, behind linear layers."""
     builder = Builder()
@@ -215,6 +222,22 @@ def _scales_of(op: str, dims: int) -> Callable[[Model], bool]:
     return holds
 
 
+def _has_blocks(op: str, block_size: int) -> Callable[[Model], bool]:
+    """Whether the weights of all such nodes have scales in blocks, and their biases stay float."""
+
+    def holds(proto: Model) -> bool:
+        producer = {name: node for node in proto.graph.node for name in node.output}
+        nodes = [node for node in proto.graph.node if node.op_type == op]
+        blocks = [_attribute(producer[node.input[1]], "block_size") for node in nodes]
+        return set(blocks) == {block_size} and not any(name in producer for node in nodes for name in node.input[2:])
+
+    return holds
+
+
+def _attribute(node: onnx.NodeProto, name: str) -> object:
+    return next((onnx.helper.get_attribute_value(item) for item in node.attribute if item.name == name), None)
+
+
 def _float_only(*kinds: str) -> Callable[[Model], bool]:
     """Whether no operator of these kinds has a quantizer directly behind it."""
 
@@ -257,6 +280,14 @@ CASES: dict[str, Case] = {
     "4-bit matmul": Case(
         _wide_matmul, "opset 21, ONNX operators", lambda proto: _opset(proto) >= 21 and _domains(proto) == {""}, least=18,
         pipeline="clean,quantize{bits=4}", peer={"weight_type": "QInt4"},
+    ),
+    "blocks, convolution": Case(
+        _wide_convolutions, "scales in blocks, a float bias", _has_blocks("Conv", 16), least=25,
+        pipeline="clean,quantize{block=16,rounding=nearest}",
+    ),
+    "blocks, 4-bit matmul": Case(
+        _wide_matmul, "scales in blocks, opset 21", _has_blocks("MatMul", 32), least=19,
+        pipeline="clean,quantize{bits=4,block=32}", peer={"weight_type": "QInt4"},
     ),
     "decomposed norm": Case(
         _decomposed_norm, "the decomposed stays float", _float_only("Pow", "Sqrt", "Erf", "Softmax", "Sub", "Div"),

@@ -49,11 +49,11 @@ MODELS = {
 }  # fmt: skip
 
 
-def four_bits(proto):
-    """Quantized by deburr, with weights of 4 bits."""
+def form(proto, scales, activations="calibrate"):
+    """Quantized by deburr, with integers of this form."""
     model = read(proto)
     context = Context(model, data=Samples(samples(proto, 40)))
-    manager.run(pipeline.parse("clean,calibrate,scale-weights{bits=4,smallest=1},insert-qdq"), context)
+    manager.run(pipeline.parse(f"clean,{activations},{scales},insert-qdq"), context)
     return to_proto(context.model)
 
 
@@ -83,7 +83,7 @@ def test_every_quantized_tensor_is_within_one_of_onnx_runtime(name, signed):
 
 
 def test_weights_of_4_bits_run_as_integers():
-    proto = four_bits(conv_chain())
+    proto = form(conv_chain(), "scale-weights{bits=4,smallest=1}")
     assert any(tensor.data_type == TensorProto.INT4 for tensor in proto.graph.initializer)
     original, model, _ = lowered(proto)
     assert not {"Conv", "Gemm", "DequantizeLinear"} & set(ops(model))
@@ -91,6 +91,31 @@ def test_weights_of_4_bits_run_as_integers():
     expected = Evaluator(original).run(data)
     for name, found in execute(model, data).items():
         assert np.abs(found - expected[name]).max() <= 0.02 * np.abs(expected[name]).max()
+
+
+IN_FLOAT = {
+    "blocks": ("scale-weights{block=8}", "calibrate", "its weights have scales in blocks: runs in float"),
+    "blocks of 4 bits": ("scale-weights{bits=4,block=8}", "calibrate", "its weights have scales in blocks: runs in float"),
+    "affine": ("scale-weights{scheme=affine}", "calibrate", "the weights have a zero point: runs in float"),
+    "16 bits": (
+        "scale-weights",
+        "calibrate{activations=u16}",
+        "its scale is not one constant for a u8 or s8 image: runs in float",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_FLOAT)
+@pytest.mark.parametrize("make", [lambda: conv_chain((3, 16, 24)), perceptron], ids=["convolutions", "matrices"])
+def test_what_has_no_integer_kernel_runs_in_float_and_says_so(name, make):
+    scales, activations, reason = IN_FLOAT[name]
+    proto = form(make(), scales, activations)
+    original, model, remarks = lowered(proto)
+    assert any(reason in remark for remark in remarks)
+    data = samples(proto, 1)
+    expected = Evaluator(original).run(data)
+    for output, found in execute(model, data).items():
+        assert np.abs(found - expected[output]).max() <= 0.02 * np.abs(expected[output]).max()
 
 
 @pytest.mark.parametrize("name", ["projected", "depthwise", "concat", "average"])
