@@ -123,7 +123,7 @@ def scale_weight(weights: Value, users: list[Node], dtype: DType, dialect: Diale
     axis = _axis(users[0], dialect)
     magnitude = magnitudes(weights, dtype, axis)
     for node in () if dialect.float_bias else users:
-        magnitude = np.maximum(magnitude, limits(dtype)[1] * _smallest_scale(node, magnitude.shape))
+        magnitude = np.maximum(magnitude, limits(dtype)[1] * smallest_scale(node, magnitude.shape))
     return symmetric(magnitude.astype(np.float32), dtype, axis)
 
 
@@ -157,10 +157,16 @@ def _least_error(
     return best
 
 
-def _smallest_scale(node: Node, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """What the bias asks of each scale of the weights: fit into the accumulator, and have a scale that float32 holds."""
+def smallest_scale(node: Node, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """What the bias asks of each scale of the weights: fit into the accumulator, and have a scale that float32 holds.
+
+    Where the data of the node is no integers, there is no accumulator.
+
+    :raises DeburrError: E304 for a bias that is NaN or infinite.
+    """
     data = node.input(0).qparams
-    assert data is not None
+    if data is None:
+        return np.full(shape, SMALLEST_SCALE)
     smallest = np.full(shape, SMALLEST_SCALE / min(float(data.scale), 1.0))
     bias = bias_of(node)
     if bias is None or bias.array is None:

@@ -6,34 +6,60 @@ Frantar, Ashkboos, Hoefler, Alistarh: "GPTQ: Accurate Post-Training Quantization
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from deburr.passes.linear.layers import Matrix
 
+BLOCK = 64  # rows whose errors reach the rows after them in one product
 
-def round_matrix(weight: Matrix, covariance: Matrix, scale: Matrix, limit: int, damping: float) -> Matrix:
-    """Integers Q of magnitude up to `limit` that keep tr((W - s Q)' H (W - s Q)) small.
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The numbers that weights may become: multiples of the step `scale` [groups, outputs], from `smallest` to `largest`."""
+
+    scale: Matrix
+    smallest: int
+    largest: int
+
+    def nearest(self, row: Matrix) -> Matrix:
+        """The integers for the weights of one input, [groups, outputs]."""
+        made: Matrix = np.clip(np.rint(row / self.scale), self.smallest, self.largest)
+        return made
+
+    def weights(self, integers: Matrix) -> Matrix:
+        """What integers [groups, inputs, outputs] stand for."""
+        return integers * self.scale[:, None, :]
+
+    def loss(self, weight: Matrix, metric: Matrix, integers: Matrix) -> Matrix:
+        """(w - s q)' H (w - s q) of each output, [groups, outputs]."""
+        error = weight - self.weights(integers)
+        made: Matrix = (error * (metric @ error)).sum(axis=1)
+        return made
+
+
+def round_matrix(weight: Matrix, metric: Matrix, grid: Grid) -> Matrix:
+    """Integers Q that keep tr((W - s Q)' H (W - s Q)) small.
 
     Rows of large variance go first, while most others can still compensate.
 
     :param weight: W [groups, inputs, outputs].
-    :param covariance: H, second moments of the inputs, [groups, inputs, inputs].
-    :param scale: s [groups, outputs], the step of each output.
-    :param damping: added to the diagonal of H, relative to its mean.
+    :param metric: H, damped second moments of the inputs, positive definite, [groups, inputs, inputs].
     :return: Q [groups, inputs, outputs], float64 that hold integers.
     """
     size = weight.shape[1]
-    variance = np.diagonal(covariance, axis1=1, axis2=2)
-    order = np.argsort(-variance, axis=1, kind="stable")
+    order = np.argsort(-np.diagonal(metric, axis1=1, axis2=2), axis=1, kind="stable")
     left = np.take_along_axis(weight, order[:, :, None], 1)
-    sorted_ = np.take_along_axis(np.take_along_axis(covariance, order[:, :, None], 1), order[:, None, :], 2)
-    ridge = damping * variance.mean(axis=1) + 1e-12 * (variance.max() + 1)
-    factor = _upper_of_inverse(sorted_ + ridge[:, None, None] * np.eye(size))
-    integers = np.empty_like(left)
-    for row in range(size):
-        integers[:, row] = np.clip(np.rint(left[:, row] / scale), -limit, limit)
-        error = (left[:, row] - integers[:, row] * scale) / factor[:, row, row, None]
-        left[:, row + 1 :] -= factor[:, row, row + 1 :, None] * error[:, None, :]
+    factor = _upper_of_inverse(np.take_along_axis(np.take_along_axis(metric, order[:, :, None], 1), order[:, None, :], 2))
+    integers, errors = np.empty_like(left), np.empty_like(left)
+    for first in range(0, size, BLOCK):
+        end = min(first + BLOCK, size)
+        for row in range(first, end):
+            integers[:, row] = grid.nearest(left[:, row])
+            errors[:, row] = (left[:, row] - integers[:, row] * grid.scale) / factor[:, row, row, None]
+            left[:, row + 1 : end] -= factor[:, row, row + 1 : end, None] * errors[:, row, None, :]
+        left[:, end:] -= factor[:, first:end, end:].transpose(0, 2, 1) @ errors[:, first:end]
     made = np.empty_like(integers)
     np.put_along_axis(made, order[:, :, None], integers, 1)
     return made
