@@ -37,6 +37,21 @@ class Moments:
         self.xx = self.xx + (across @ x)
         self.xy = self.xy + (across @ y)
 
+    def plus(self, other: Moments) -> Moments:
+        """Those of the rows of both."""
+        made = Moments()
+        made.count = self.count + other.count
+        made.x, made.y = self.x + other.x, self.y + other.y
+        made.xx, made.xy = self.xx + other.xx, self.xy + other.xy
+        return made
+
+    def of_outputs(self, some: slice) -> Moments:
+        """Those for some of the outputs."""
+        made = Moments()
+        made.count, made.x, made.xx = self.count, self.x, self.xx
+        made.y, made.xy = self.y[:, some], self.xy[:, :, some]
+        return made
+
     def centered(self) -> tuple[Matrix, Matrix]:
         """Covariances of the inputs [groups, inputs, inputs], and of inputs and targets."""
         mean_x, mean_y = self.x / self.count, self.y / self.count
@@ -62,10 +77,21 @@ class Moments:
         d is the mean of the inputs' variances, so that damping has no unit. Solved by Cholesky in float64.
         """
         xx, xy = self.centered()
-        size = xx.shape[1]
-        ridge = damping * np.trace(xx, axis1=1, axis2=2) / size + 1e-10
-        factor = np.linalg.cholesky(xx + ridge[:, None, None] * np.eye(size))
+        factor = np.linalg.cholesky(damped(xx, damping))
         step = np.linalg.solve(factor.transpose(0, 2, 1), np.linalg.solve(factor, xy - xx @ weight))
         fitted = weight + step
         bias = (self.y - (self.x[:, None, :] @ fitted)[:, 0]) / self.count
         return fitted, bias
+
+    def loss(self, weight: Matrix) -> float:
+        """The mean of |X W + b - Y|² with the best b, less what no weight [groups, inputs, outputs] changes."""
+        xx, xy = self.centered()
+        return float((weight * (xx @ weight - 2 * xy)).sum())
+
+
+def damped(covariance: Matrix, damping: float) -> Matrix:
+    """A covariance [groups, inputs, inputs] with `damping` times its mean variance added to every variance."""
+    variance = np.diagonal(covariance, axis1=1, axis2=2)
+    ridge = damping * variance.mean(axis=1) + 1e-12 * variance.max(initial=0) + 1e-10
+    made: Matrix = covariance + ridge[:, None, None] * np.eye(covariance.shape[1])
+    return made

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
 from deburr.ir.node import Node
 from deburr.ir.types import Array, QParams
+from deburr.ir.value import Value
 from deburr.passes.core import Context
 from deburr.passes.linear.layers import Layer, Matrix, layer_of, store
 from deburr.passes.linear.prefix import prefix
-from deburr.passes.linear.regression import Moments, some_rows
+from deburr.passes.linear.regression import Moments, damped, some_rows
 from deburr.passes.linear.sweep import Sweep
+from deburr.passes.quantize.addends import other_addend
 from deburr.passes.quantize.arithmetic import along, limits, round_trip
-from deburr.passes.quantize.second_order import round_matrix
+from deburr.passes.quantize.damping import choose_damping
+from deburr.passes.quantize.descent import descend, refine
+from deburr.passes.quantize.scale_weights import smallest_scale
+from deburr.passes.quantize.second_order import Grid, round_matrix
 
 BATCH = 16
+APART = 4  # of so many samples, the last is kept apart to choose the damping
 
 
 @dataclass(frozen=True)
@@ -28,16 +36,16 @@ class Rounding:
 
     :param samples: how many of the calibration samples.
     :param rows: output positions of a layer, over all samples.
-    :param damping: relative to the mean variance of a layer's inputs.
+    :param damping: relative to the mean variance of a layer's inputs, or chosen by samples kept apart.
     """
 
-    samples: int = 64
+    samples: int = 128
     rows: int = 65536
-    damping: float = 0.01
+    damping: float | Literal["auto"] = "auto"
 
     def check(self, where: str) -> None:
         """:raises DeburrError: E203 for a number out of its range."""
-        if self.samples < 1 or self.rows < 1 or self.damping < 0:
+        if self.samples < 1 or self.rows < 1 or (self.damping != "auto" and self.damping < 0):
             raise DeburrError("E203", "samples, rows or damping is out of range", where=where)
 
     def run(self, graph: Graph, nodes: Sequence[Node], context: Context) -> None:
@@ -48,16 +56,17 @@ class Rounding:
         """
         assert context.data is not None
         layers = [layer for node in nodes if (layer := _layer(node, context)) is not None]
-        original = prefix(context.model, [layer.node.output() for layer in layers]) if layers else context.model
-        if original is context.model and layers:
+        tasks = [_Task.of(layer, layers[index:]) for index, layer in enumerate(layers)]
+        original = prefix(context.model, [task.wanted for task in tasks]) if tasks else context.model
+        if original is context.model and tasks:
             context.remark(graph.name, "it holds subgraphs: weights are rounded to the nearest")
             return
         data = context.data.take(self.samples)
         sweeps = Sweep(context.model, data, BATCH), Sweep(original, data, BATCH)
-        for layer in context.progress(layers, len(layers), "rounding weights"):
-            wanted = [layer.node.input(0)], [original.graph.value(layer.node.output().name)]
+        for task in context.progress(tasks, len(tasks), "rounding weights"):
+            wanted = task.read, [original.graph.value(task.wanted.name)]
             pairs = zip(*(sweep.values(values) for sweep, values in zip(sweeps, wanted, strict=True)), strict=True)
-            self._round(layer, self._moments(layer, pairs, len(data), context))
+            self._round(task, *self._moments(task, pairs, len(data), context))
 
     def run_where_data_is(self, graph: Graph, nodes: Sequence[Node], context: Context) -> None:
         """The same for passes that can do without data; a remark says that there was none."""
@@ -67,27 +76,75 @@ class Rounding:
         elif nodes:
             self.run(graph, nodes, context)
 
-    def _round(self, layer: Layer, moments: Moments) -> None:
-        node, scheme = layer.node, layer.weight.qparams
-        assert scheme is not None
-        if node.op == "MatMul":  # no bias takes a mean: errors count from zero
-            moments.x, moments.y = np.zeros_like(moments.x), np.zeros_like(moments.y)
-        fitted, _ = moments.fit(layer.matrix(), self.damping)
-        scale, bounds = _scales(layer, scheme)
-        rounded = round_matrix(fitted, moments.centered()[0], scale, bounds, self.damping) * scale
+    def _round(self, task: _Task, seen: Moments, apart: Moments) -> None:
+        layer, scheme = task.layer, task.scheme
+        moments = seen.plus(apart) if apart.count else seen
+        for part in (seen, apart, moments) if layer.node.op == "MatMul" else ():  # no bias takes a mean: errors count from zero
+            part.x, part.y = np.zeros_like(part.x), np.zeros_like(part.y)
+        weight, grid = layer.matrix(), _grid(layer, scheme)
+        damping = choose_damping(weight, grid, seen, apart) if self.damping == "auto" else self.damping
+        fitted, metric = moments.fit(weight, damping)[0], damped(moments.centered()[0], damping)
+        integers = round_matrix(fitted, metric, grid)
+        if task.bits < 8 and task.has_free_scales:
+            integers, grid = refine(fitted, metric, integers, grid, task.floor())
+            layer.node.owner.set_qparams(layer.weight, replace(scheme, scale=grid.scale.reshape(-1).astype(np.float32)))
+        elif task.bits < 8:
+            integers = descend(fitted, metric, integers, grid)
+        rounded = grid.weights(integers)
         bias = (moments.y - (moments.x[:, None, :] @ rounded)[:, 0]) / moments.count
         store(layer, rounded, bias)
-        if not np.array_equal(_on_grid(layer, scheme), np.asarray(layer.weight.array, np.float32)):
-            node.owner.set_constant(layer.weight, _on_grid(layer, scheme))
+        if not np.array_equal(_on_grid(layer), np.asarray(layer.weight.array, np.float32)):
+            layer.node.owner.set_constant(layer.weight, _on_grid(layer))
 
-    def _moments(self, layer: Layer, pairs: Iterable[tuple[list[Array], list[Array]]], count: int, context: Context) -> Moments:
-        """Of the layer's inputs as they are now, and of its outputs in the float model."""
-        moments, random, scheme = Moments(), context.random(), layer.node.input(0).qparams
-        for (now,), (before,) in pairs:
-            given = now if scheme is None else round_trip(np.asarray(now, np.float32), scheme)
-            chosen = some_rows(layer.positions(now), self.rows, (len(now), count), random)
-            moments.add(layer.rows(given, chosen), layer.targets(before, chosen))
-        return moments
+    def _moments(
+        self, task: _Task, pairs: Iterable[tuple[list[Array], list[Array]]], count: int, context: Context
+    ) -> tuple[Moments, Moments]:
+        """Of the layer's rounded inputs as they are now and of what it is to give; the samples kept apart on their own."""
+        parts, random, layer, first = (Moments(), Moments()), context.random(), task.layer, 0
+        for now, (before,) in pairs:
+            given, *others = (_rounded(x, value.qparams) for x, value in zip(now, task.read, strict=True))
+            positions, samples = layer.positions(now[0]), len(now[0])
+            chosen = some_rows(positions, self.rows, (samples, count), random)
+            x, y = layer.rows(given, chosen), layer.targets(np.subtract(before, *others) if others else before, chosen)
+            sample = first + np.arange(positions)[chosen] * samples // positions
+            is_apart = sample % APART == APART - 1 if self.damping == "auto" else np.zeros(len(sample), bool)
+            for moments, mask in zip(parts, (~is_apart, is_apart), strict=True):
+                if mask.any():
+                    moments.add(x[:, mask], y[:, mask])
+            first += samples
+        return parts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Task:
+    """A layer, how its weights become integers, what it reads or is added to, and the value that is to come out in the end."""
+
+    layer: Layer
+    scheme: QParams
+    read: list[Value]
+    wanted: Value
+
+    @classmethod
+    def of(cls, layer: Layer, pending: Sequence[Layer]) -> _Task:
+        node, scheme = layer.node, layer.weight.qparams
+        assert scheme is not None
+        addend = other_addend(node, [other.node for other in pending])
+        if addend is None:
+            return cls(layer, scheme, [node.input(0)], node.output())
+        return cls(layer, scheme, [node.input(0), addend], node.output().consumers[0].output())
+
+    @property
+    def bits(self) -> int:
+        return self.scheme.bits or self.scheme.dtype.bits
+
+    @property
+    def has_free_scales(self) -> bool:
+        """Whether each output has a scale of its own, to which no zero point is bound."""
+        return self.scheme.axis is not None and self.scheme.block_size is None and not self.scheme.zero_point.any()
+
+    def floor(self) -> Matrix:
+        """What no scale may fall below, [groups, 1, outputs]."""
+        return smallest_scale(self.layer.node, self.scheme.scale.shape).reshape(self.layer.groups, 1, -1)
 
 
 def _layer(node: Node, context: Context) -> Layer | None:
@@ -96,20 +153,27 @@ def _layer(node: Node, context: Context) -> Layer | None:
         context.remark(node, f"its weights are rounded to the nearest: {layer}")
         return None
     assert scheme is not None
-    return None if np.array_equal(_on_grid(layer, scheme), np.asarray(layer.weight.array, np.float32)) else layer
+    return None if np.array_equal(_on_grid(layer), np.asarray(layer.weight.array, np.float32)) else layer
 
 
-def _on_grid(layer: Layer, scheme: QParams) -> Array:
-    return round_trip(np.asarray(layer.weight.array, np.float32), scheme)
+def _on_grid(layer: Layer) -> Array:
+    return _rounded(np.asarray(layer.weight.array), layer.weight.qparams)
 
 
-def _scales(layer: Layer, scheme: QParams) -> tuple[Matrix, tuple[Matrix, Matrix]]:
-    """The step of each weight, and how many steps it may lie below and above zero, [groups, inputs, outputs] all.
+def _rounded(array: Array, scheme: QParams | None) -> npt.NDArray[np.float32]:
+    numbers = np.asarray(array, np.float32)
+    return numbers if scheme is None else round_trip(numbers, scheme)
 
-    Without zero points as far below as above, as `symmetric` has it.
-    """
-    shape = layer.weight.static_shape or ()
-    scale = layer.arranged(np.broadcast_to(along(scheme.scale, scheme, shape), shape).astype(np.float64))
-    zero_point = layer.arranged(np.broadcast_to(along(scheme.zero_point, scheme, shape), shape).astype(np.float64))
-    smallest, largest = limits(scheme.dtype, scheme.bits)
-    return scale, (max(smallest, -largest) - zero_point, largest - zero_point)
+
+def _grid(layer: Layer, scheme: QParams) -> Grid:
+    """Signed integers of 8 bits are symmetric; of fewer, the one below is worth having."""
+    shape, (smallest, largest) = layer.weight.static_shape or (), limits(scheme.dtype, scheme.bits)
+    if (scheme.bits or scheme.dtype.bits) >= 8 and smallest < 0:
+        smallest = -largest
+    scale, zero_point = (
+        layer.arranged(np.broadcast_to(one, shape).astype(np.float64))
+        for one in (along(scheme.scale, scheme, shape), along(scheme.zero_point, scheme, shape))
+    )
+    if scheme.block_size is None:  # all inputs share them
+        scale, zero_point = scale[:, :1], zero_point[:, :1]
+    return Grid(scale, smallest - zero_point, largest - zero_point)

@@ -155,7 +155,7 @@ def scale_weight(weights: Value, users: list[Node], form: WeightFormat, dialect:
     low, high = fitted_range(weights, form, axis)
     if not (form.block or dialect.float_bias):
         scale = (high.astype(np.float64) - low) / form.steps
-        widen = np.maximum.reduce([np.ones(scale.shape), *(_smallest_scale(node, scale.shape) / scale for node in users)])
+        widen = np.maximum.reduce([np.ones(scale.shape), *(smallest_scale(node, scale.shape) / scale for node in users)])
         low, high = (low * widen).astype(np.float32), (high * widen).astype(np.float32)
     return form.qparams(low, high, axis)
 
@@ -187,10 +187,16 @@ def _least_error(array: Floats, whole: tuple[Floats, Floats], form: WeightFormat
     return best
 
 
-def _smallest_scale(node: Node, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """What the bias asks of each scale of the weights: fit into the accumulator, and have a scale that float32 holds."""
+def smallest_scale(node: Node, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """What the bias asks of each scale of the weights: fit into the accumulator, and have a scale that float32 holds.
+
+    Where the data of the node is no integers, there is no accumulator.
+
+    :raises DeburrError: E304 for a bias that is NaN or infinite.
+    """
     data = node.input(0).qparams
-    assert data is not None
+    if data is None:
+        return np.full(shape, SMALLEST_SCALE)
     smallest = np.full(shape, SMALLEST_SCALE / min(float(data.scale), 1.0))
     bias = bias_of(node)
     if bias is None or bias.array is None:

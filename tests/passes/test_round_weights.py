@@ -12,9 +12,10 @@ from deburr.ir.errors import DeburrError
 from deburr.ir.onnx_reader import read
 from deburr.ir.onnx_writer import to_proto
 from deburr.passes.core import Context
+from deburr.passes.linear.regression import damped
 from deburr.passes.manager import run
 from deburr.passes.pipeline import parse
-from deburr.passes.quantize.second_order import round_matrix
+from deburr.passes.quantize.second_order import Grid, round_matrix
 
 from .quantizing import optimized, outputs, sqnr
 
@@ -31,6 +32,10 @@ def layer(seed: int, groups: int, inputs: int, outputs_: int, factors: int) -> t
     return weight, x.transpose(0, 2, 1) @ x / 400, np.abs(weight).max(axis=1, keepdims=True) / 7
 
 
+def grid(scale: np.ndarray, largest: int) -> Grid:
+    return Grid(scale, np.full_like(scale, -largest), np.full_like(scale, largest))
+
+
 def loss(weight: np.ndarray, integers: np.ndarray, covariance: np.ndarray, scale: np.ndarray) -> float:
     error = weight - integers * scale
     return float(np.einsum("gio,gij,gjo->", error, covariance, error))
@@ -40,7 +45,7 @@ def loss(weight: np.ndarray, integers: np.ndarray, covariance: np.ndarray, scale
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(16, 40), st.integers(8, 16))
 def test_correlated_inputs_lose_less(seed, groups, inputs, outputs_):
     weight, covariance, scale = layer(seed, groups, inputs, outputs_, factors=3)
-    rounded = round_matrix(weight, covariance, scale, (-7, 7), 0.01)
+    rounded = round_matrix(weight, damped(covariance, 0.01), grid(scale, 7))
     nearest = np.clip(np.rint(weight / scale), -7, 7)
     assert np.array_equal(rounded, np.rint(rounded))
     assert np.abs(rounded).max() <= 7
@@ -52,15 +57,16 @@ def test_independent_inputs_take_the_nearest(seed, groups, inputs, outputs_):
     weight, _, scale = layer(seed, groups, inputs, outputs_, factors=1)
     variances = np.random.default_rng(seed).uniform(0.1, 9, (groups, inputs))
     covariance = variances[:, :, None] * np.eye(inputs)
-    assert np.array_equal(round_matrix(weight, covariance, scale, (-7, 7), 0.01), np.clip(np.rint(weight / scale), -7, 7))
+    rounded = round_matrix(weight, damped(covariance, 0.01), grid(scale, 7))
+    assert np.array_equal(rounded, np.clip(np.rint(weight / scale), -7, 7))
 
 
 def test_groups_do_not_meet():
     weight, covariance, scale = layer(0, 3, 12, 5, factors=2)
-    together = round_matrix(weight, covariance, scale, (-127, 127), 0.01)
+    together = round_matrix(weight, damped(covariance, 0.01), grid(scale, 127))
     for group in range(3):
         alone = round_matrix(
-            weight[group : group + 1], covariance[group : group + 1], scale[group : group + 1], (-127, 127), 0.01
+            weight[group : group + 1], damped(covariance[group : group + 1], 0.01), grid(scale[group : group + 1], 127)
         )
         assert np.array_equal(together[group], alone[0])
 
