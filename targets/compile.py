@@ -19,7 +19,8 @@ from deburr.targets import link
 from deburr.targets import manifest as manifests
 from deburr.targets.bundle import LIBRARY, Bundle
 from deburr.targets.check import compare, inputs_for
-from deburr.targets.features import missing_here
+from deburr.targets.device import files
+from deburr.targets.features import architecture_here, missing_here
 from deburr.targets.lower import lower, prepare
 from deburr.targets.process import Job, build
 from deburr.targets.schedules.space import to_fields
@@ -43,6 +44,7 @@ class Options:
     :param tune: seconds to search for faster kernels, less what the records say was spent on this model.
     :param records: the log of tuning; its choices are used even without a search. None: with `tune`, one in the user's cache.
     :param tuning: called after each trial.
+    :param runtime: whether a bundle for a Linux of another architecture brings TVM's runtime and a program that runs it.
     :param linker: the C compiler that links; None: what `link.find` finds.
     """
 
@@ -56,6 +58,7 @@ class Options:
     records: str | Path | None = None
     tuning: Callable[[Status], None] | None = None
     linker: str | None = None
+    runtime: bool = True
 
 
 def compile(  # noqa: A001
@@ -73,8 +76,8 @@ def compile(  # noqa: A001
     :param threads: what the bundle uses unless `Bundle.open` says otherwise; None: all cores of the target.
     :param options: the fields of `Options`.
     :raises DeburrError: E402 an operator that nothing supports, E403 the build crashed or computes other numbers, E404 it ran
-        out of time, E405 no C compiler, E406 what it linked does not fit the device, E901 an open axis, E109 the bundle cannot be
-            written.
+        out of time, E405 no C compiler, E406 what it linked does not fit the device, E901 an open axis, E109 the bundle cannot
+        be written.
     """
     chosen, steps = Options(**options), _steps(progress)
     linker = link.find(target, chosen.linker)
@@ -102,17 +105,27 @@ def compile(  # noqa: A001
             pipeline=model.metadata.get("deburr.pipeline", ""), remarks=remarks,
             inputs=[_tensor(value, batched) for value in lowered.graph.inputs if value.constant is None],
             outputs=[_tensor(value, batched) for value in lowered.graph.outputs],
-            files={LIBRARY: manifests.describe(result.library)},
+            files={},
         )  # fmt: skip
-        write_atomically(path, lambda fresh: _write(fresh, result.library, description))
+        bring = chosen.runtime and files.wanted(target)
+        write_atomically(path, lambda fresh: _write(fresh, result.library, description, target if bring else None))
     for _ in steps:
         pass
-    return Bundle.inspect(path) if missing_here(result.instruction_sets) else Bundle.open(path, threads)
+    runs_here = target.architecture == architecture_here() and not missing_here(result.instruction_sets)
+    return Bundle.open(path, threads) if runs_here else Bundle.inspect(path)
 
 
-def _write(folder: Path, library: Path, description: manifests.Manifest) -> None:
+def _write(folder: Path, library: Path, description: manifests.Manifest, brings_runtime_for: Target | None) -> None:
     folder.mkdir()
     shutil.copyfile(library, folder / LIBRARY)
+    if brings_runtime_for is not None:
+        files.collect(folder, brings_runtime_for)
+    found = {name: manifests.describe(file) for name, file in files.sources(folder).items()}
+    description = description.model_copy(update={"files": found})
+    if brings_runtime_for is not None:
+        text = files.describe(description)
+        (folder / files.DESCRIPTION).write_text(text, encoding="utf-8")
+        found[files.DESCRIPTION] = manifests.describe(folder / files.DESCRIPTION)
     description.write(folder)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from deburr.ir.errors import DeburrError
 from deburr.targets import link
 from deburr.targets.bundle import LIBRARY
-from deburr.targets.features import missing_here
+from deburr.targets.features import architecture_here, missing_here
 from deburr.targets.target import Target
 
 
@@ -52,7 +52,7 @@ def _build(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     compile_module(module, target, folder / LIBRARY, job["linker"])
     link.check(folder / LIBRARY, target)
     sets = target.instruction_sets()
-    ran = (folder / "check.npz").exists() and not missing_here(sets)
+    ran = (folder / "check.npz").exists() and target.architecture == architecture_here() and not missing_here(sets)
     if ran:
         _run(folder, job["threads"])
     versions = {"tvm": tvm.__version__, "tvm_ffi": tvm_ffi.__version__}
