@@ -20,17 +20,8 @@ PACKAGES = {"apache-tvm": "tvm/lib/libtvm_runtime.so", "apache-tvm-ffi": "tvm_ff
 LIBRARIES = tuple(Path(name).name for name in PACKAGES.values())
 # What they load on the device: its C and C++ libraries.
 NEEDED = frozenset(
-    [
-        "libtvm_ffi.so",
-        "libc.so.6",
-        "libm.so.6",
-        "libdl.so.2",
-        "libpthread.so.0",
-        "libstdc++.so.6",
-        "libgcc_s.so.1",
-        "ld-linux-aarch64.so.1",
-    ]
-)
+    ["libtvm_ffi.so", "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "libstdc++.so.6", "libgcc_s.so.1"]
+) | {"ld-linux-aarch64.so.1"}
 PLATFORM = "manylinux_2_28"  # what pip calls it; the libraries themselves ask for glibc 2.27
 
 
