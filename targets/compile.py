@@ -17,7 +17,7 @@ from deburr.ir.types import Array, TensorType
 from deburr.ir.value import Value
 from deburr.targets import link
 from deburr.targets import manifest as manifests
-from deburr.targets.bundle import LIBRARY, Bundle
+from deburr.targets.bundle import Bundle
 from deburr.targets.check import compare, inputs_for
 from deburr.targets.device import files
 from deburr.targets.features import architecture_here, missing_here
@@ -108,21 +108,22 @@ def compile(  # noqa: A001
             files={},
         )  # fmt: skip
         bring = chosen.runtime and files.wanted(target)
-        write_atomically(path, lambda fresh: _write(fresh, result.library, description, target if bring else None))
+        write_atomically(path, lambda fresh: _write(fresh, result.library, description, target, bring=bring))
     for _ in steps:
         pass
-    runs_here = target.architecture == architecture_here() and not missing_here(result.instruction_sets)
+    is_ours = target.architecture == architecture_here() and target.triple.endswith("-linux-gnu")
+    runs_here = is_ours and not missing_here(result.instruction_sets)
     return Bundle.open(path, threads) if runs_here else Bundle.inspect(path)
 
 
-def _write(folder: Path, library: Path, description: manifests.Manifest, brings_runtime_for: Target | None) -> None:
+def _write(folder: Path, library: Path, description: manifests.Manifest, target: Target, *, bring: bool) -> None:
     folder.mkdir()
-    shutil.copyfile(library, folder / LIBRARY)
-    if brings_runtime_for is not None:
-        files.collect(folder, brings_runtime_for)
+    shutil.copyfile(library, folder / link.library_name(target))
+    if bring:
+        files.collect(folder, target)
     found = {name: manifests.describe(file) for name, file in files.sources(folder).items()}
     description = description.model_copy(update={"files": found})
-    if brings_runtime_for is not None:
+    if bring:
         text = files.describe(description)
         (folder / files.DESCRIPTION).write_text(text, encoding="utf-8")
         found[files.DESCRIPTION] = manifests.describe(folder / files.DESCRIPTION)

@@ -79,7 +79,9 @@ def compile_module(module: Any, target: Target, library: Path, linker: Sequence[
             ]
         )(module)
         executable = relax.build(schedule_module(module), device)
-    executable.export_library(str(library), fcompile=_Linker(linker), workspace_dir=str(library.parent))
+    executable.export_library(
+        str(library), fcompile=_Linker(linker, static=link.is_static(target)), workspace_dir=str(library.parent)
+    )
 
 
 class _Linker:
@@ -87,11 +89,11 @@ class _Linker:
 
     object_format = "o"
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self.command = command
+    def __init__(self, command: Sequence[str], *, static: bool) -> None:
+        self.command, self.static = command, static
 
     def __call__(self, output: str, objects: list[str], **_: Any) -> None:
-        link.link(self.command, objects, Path(output))
+        link.link(self.command, objects, Path(output), static=self.static)
 
 
 def _run(folder: Path, threads: int) -> None:

@@ -229,6 +229,7 @@ class Program {
 
   static Array copy(const DLTensor& tensor, const std::string& type) {
     const std::vector<int64_t> shape(tensor.shape, tensor.shape + tensor.ndim);
+    if (Array(type, {0}).dtype().bits != tensor.dtype.bits) throw Error("E502", "an output is not what bundle.txt says");
     return Array(type, shape, static_cast<const uint8_t*>(tensor.data) + tensor.byte_offset);
   }
 
