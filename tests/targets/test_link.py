@@ -23,9 +23,8 @@ def refusal(function, *given):
 def library(tmp_path_factory):
     """A library of this machine that takes memcpy and sqrt from the C library."""
     folder = tmp_path_factory.mktemp("library")
-    (folder / "code.c").write_text(
-        "#include <string.h>\n#include <math.h>\nvoid f(char *a, char *b, int n, double *x) { memcpy(a, b, n); *x = pow(*x, *x); }\n"
-    )
+    body = "void f(char *a, char *b, int n, double *x) { memcpy(a, b, n); *x = pow(*x, *x); }"
+    (folder / "code.c").write_text(f"#include <string.h>\n#include <math.h>\n{body}\n")
     subprocess.run(["cc", "-c", "-O1", "-fPIC", "-o", folder / "code.o", folder / "code.c"], check=True)
     link.link([link.find_host()], [folder / "code.o"], folder / "model.so")
     return folder / "model.so"
