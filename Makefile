@@ -9,7 +9,7 @@ WORKERS ?= 2
 .PHONY: help demo test test-slow bench lint format clean debian
 
 # What tests read from Debian: installed where that is allowed, else the tests that need it are skipped, and say so.
-DEBIAN := dataset-fashion-mnist
+DEBIAN := dataset-fashion-mnist qemu-user-static libstdc++6-arm64-cross
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

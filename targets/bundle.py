@@ -11,7 +11,7 @@ import numpy as np
 from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array, TensorType
 from deburr.targets import manifest as manifests
-from deburr.targets.features import missing_here
+from deburr.targets.features import architecture_here, missing_here
 from deburr.targets.manifest import Manifest, Tensor
 from deburr.targets.runtime import Program
 
@@ -35,6 +35,8 @@ class Bundle:
         """
         folder = Path(path)
         description = manifests.read(folder)
+        if description.architecture not in ("", architecture_here()):
+            raise _wrong_architecture(folder, description.architecture)
         missing = missing_here(description.instruction_sets)
         if missing:
             raise _wrong_machine(folder, missing)
@@ -54,6 +56,8 @@ class Bundle:
     @property
     def _program(self) -> Program:
         if self._loaded is None:
+            if self._description.architecture not in ("", architecture_here()):
+                raise _wrong_architecture(self.path, self._description.architecture)
             raise _wrong_machine(self.path, missing_here(self._description.instruction_sets))
         return self._loaded
 
@@ -81,7 +85,7 @@ class Bundle:
 
         :raises DeburrError: E302 for a missing or unknown name, E303 for a wrong shape or dtype, E504 where running fails.
         """
-        arrays = self._ordered(inputs)
+        arrays = self.ordered(inputs)
         if all(array.shape == size for array, size in zip(arrays, self._sizes, strict=True)):
             results = self._program.run(arrays)
         else:
@@ -116,7 +120,11 @@ class Bundle:
                 output[start : start + size] = result[:size]
         return outputs
 
-    def _ordered(self, inputs: Mapping[str, Array]) -> list[Array]:
+    def ordered(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """The inputs in the order of the program, checked.
+
+        :raises DeburrError: E302, E303.
+        """
         expected = self._description.inputs
         for tensor in expected:
             if tensor.name not in inputs:
@@ -137,6 +145,13 @@ class Bundle:
         if len({len(array) for array, tensor in zip(arrays, expected, strict=True) if tensor.shape[:1] == [None]}) > 1:
             raise DeburrError("E303", "the inputs hold different numbers of samples", where="inputs")
         return arrays
+
+
+def _wrong_architecture(folder: Path, architecture: str) -> DeburrError:
+    return DeburrError(
+        "E503", "the bundle is for another machine", where=str(folder),
+        why=f"it is for {architecture}, this machine is {architecture_here()}", hint="--target host, or --device qemu",
+    )  # fmt: skip
 
 
 def _wrong_machine(folder: Path, missing: tuple[str, ...]) -> DeburrError:

@@ -17,9 +17,10 @@ from deburr.ir.types import Array, TensorType
 from deburr.ir.value import Value
 from deburr.targets import link
 from deburr.targets import manifest as manifests
-from deburr.targets.bundle import LIBRARY, Bundle
+from deburr.targets.bundle import Bundle
 from deburr.targets.check import compare, inputs_for
-from deburr.targets.features import missing_here
+from deburr.targets.device import files
+from deburr.targets.features import architecture_here, missing_here
 from deburr.targets.groups import groups
 from deburr.targets.lower import lower, prepare
 from deburr.targets.process import Job, build
@@ -44,6 +45,7 @@ class Options:
     :param tune: seconds to search for faster kernels, less what the records say was spent on this model.
     :param records: the log of tuning; its choices are used even without a search. None: with `tune`, one in the user's cache.
     :param tuning: called after each trial.
+    :param runtime: whether a bundle for a Linux of another architecture brings TVM's runtime and a program that runs it.
     :param linker: the C compiler that links; None: what `link.find` finds.
     """
 
@@ -57,6 +59,7 @@ class Options:
     records: str | Path | None = None
     tuning: Callable[[Status], None] | None = None
     linker: str | None = None
+    runtime: bool = True
 
 
 def compile(  # noqa: A001
@@ -102,18 +105,28 @@ def compile(  # noqa: A001
             instruction_sets=result.instruction_sets, threads=count, batch=chosen.batch if batched else 1, seed=seed,
             pipeline=model.metadata.get("deburr.pipeline", ""), remarks=remarks,
             inputs=[_tensor(value, batched) for value in lowered.graph.inputs if value.constant is None],
-            outputs=[_tensor(value, batched) for value in lowered.graph.outputs], groups=groups(lowered),
-            files={LIBRARY: manifests.describe(result.library)},
+            outputs=[_tensor(value, batched) for value in lowered.graph.outputs], groups=groups(lowered), files={},
         )  # fmt: skip
-        write_atomically(path, lambda fresh: _write(fresh, result.library, description))
+        bring = chosen.runtime and files.wanted(target)
+        write_atomically(path, lambda fresh: _write(fresh, result.library, description, target, bring=bring))
     for _ in steps:
         pass
-    return Bundle.inspect(path) if missing_here(result.instruction_sets) else Bundle.open(path, threads)
+    is_ours = target.architecture == architecture_here() and target.triple.endswith("-linux-gnu")
+    runs_here = is_ours and not missing_here(result.instruction_sets)
+    return Bundle.open(path, threads) if runs_here else Bundle.inspect(path)
 
 
-def _write(folder: Path, library: Path, description: manifests.Manifest) -> None:
+def _write(folder: Path, library: Path, description: manifests.Manifest, target: Target, *, bring: bool) -> None:
     folder.mkdir()
-    shutil.copyfile(library, folder / LIBRARY)
+    shutil.copyfile(library, folder / link.library_name(target))
+    if bring:
+        files.collect(folder, target)
+    found = {name: manifests.describe(file) for name, file in files.sources(folder).items()}
+    description = description.model_copy(update={"files": found})
+    if bring:
+        text = files.describe(description)
+        (folder / files.DESCRIPTION).write_text(text, encoding="utf-8")
+        found[files.DESCRIPTION] = manifests.describe(folder / files.DESCRIPTION)
     description.write(folder)
 
 

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 DEFAULT_GLIBC = "2.28"  # of 2018: every system that is still looked after has it
 SHARED = ("-shared", "-fPIC", "-s", "-Wl,--build-id=none")  # neither symbols, paths nor an id: equal inputs, equal bytes
+MACH_O_ARM64 = bytes.fromhex("cffaedfe0c000001")  # how such an object file begins
 # What a library of ours may ask of a device: the C library and nothing else. TVM's runtime is loaded before it.
 NEEDED = frozenset({"libc.so.6", "libm.so.6", "libc.so", "libm.so", "libdl.so", "ld-linux-aarch64.so.1"})
 
 
 def find(target: Target, named: str | None = None) -> tuple[str, ...]:
-    """The command that links for `target`; empty where it only takes object files (Apple's systems).
+    """The command that links for `target`; the archiver for Apple's systems, whose own tools have to link.
 
     The C compiler of this machine for its own kind; for others zig (`pip install ziglang`, a cross compiler with the C
     libraries of many systems), else Debian's cross compiler.
@@ -34,8 +35,8 @@ def find(target: Target, named: str | None = None) -> tuple[str, ...]:
     """
     if named is not None:
         return _named(named)
-    if is_object_only(target):
-        return ()
+    if is_static(target):
+        return _archiver(target)
     if target.triple.endswith("-android"):
         raise DeburrError(
             "E405", "no linker for Android", where=f"target {target.name!r}", why="its C library comes with the NDK",
@@ -76,17 +77,23 @@ def zig_target(target: Target) -> tuple[str, ...]:
     return ("-target", f"{target.architecture}-linux-gnu.{target.glibc or DEFAULT_GLIBC}")
 
 
-def is_object_only(target: Target) -> bool:
-    """Whether the device's own tools have to link."""
+def is_static(target: Target) -> bool:
+    """Whether the device's own tools have to link: the library is an archive of object files then."""
     return "-apple-" in target.triple
 
 
-def link(command: Sequence[str], objects: Sequence[str | Path], output: Path) -> None:
-    """A shared library out of object files.
+def library_name(target: Target) -> str:
+    """What the library is called in the bundle."""
+    return "model.a" if is_static(target) else "model.so"
+
+
+def link(command: Sequence[str], objects: Sequence[str | Path], output: Path, *, static: bool = False) -> None:
+    """A shared library out of object files, or an archive of them.
 
     :raises DeburrError: E403 where the linker fails.
     """
-    line = [*command, *SHARED, "-o", str(output), *map(str, objects), "-lm"]
+    shared = [*SHARED, "-o", str(output), *map(str, objects), "-lm"]
+    line = [*command, *([str(output), *map(str, objects)] if static else shared)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
@@ -98,6 +105,9 @@ def check(library: Path, target: Target, needed: frozenset[str] = NEEDED) -> Non
 
     :raises DeburrError: E406 where it is for another architecture, wants a newer C library, or other libraries.
     """
+    if is_static(target):
+        _check_archive(library, target)
+        return
     found = Elf.read(library)
     where = f"{library.name} for target {target.name!r}"
     if found.architecture != target.architecture:
@@ -110,9 +120,24 @@ def check(library: Path, target: Target, needed: frozenset[str] = NEEDED) -> Non
         raise _misfit(where, f"it needs glibc {found.glibc}, the device has {wanted}")
 
 
+def _archiver(target: Target) -> tuple[str, ...]:
+    if importlib.util.find_spec("ziglang") is None:
+        raise DeburrError(
+            "E405", "no archiver for Apple's object files", where=f"target {target.name!r}", why="ziglang is not installed",
+            hint="pip install 'deburr[cross]'",
+        )  # fmt: skip
+    return (*zig("ar"), "--format=darwin", "rcs")
+
+
+def _check_archive(library: Path, target: Target) -> None:
+    content = library.read_bytes()
+    if not content.startswith(b"!<arch>") or MACH_O_ARM64 not in content:
+        raise _misfit(f"{library.name} for target {target.name!r}", "it is no archive of Mach-O object files for arm64")
+
+
 def _misfit(where: str, why: str) -> DeburrError:
     return DeburrError(
-        "E406", "the library does not fit the device", where=where, why=why, hint="use zig: pip install 'deburr[cross]'"
+        "E406", "the library does not fit the device", where=where, why=why, hint="pip install 'deburr[cross]' brings a linker"
     )
 
 

@@ -13,6 +13,7 @@ import pydantic
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.types import DType, TensorType
+from deburr.targets.isa import architecture_of
 
 FORMAT = 2
 FILE = "manifest.json"
@@ -78,6 +79,11 @@ class Manifest(_Part):
     remarks: list[str]
     files: dict[str, File]
 
+    @property
+    def architecture(self) -> str:
+        """What the code runs on, as Linux calls it; "" in bundles that do not say."""
+        return architecture_of(str(self.target.get("tvm", {}).get("mtriple", "")))
+
     def write(self, folder: Path) -> None:
         text = json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True)
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
@@ -120,7 +126,7 @@ def read(folder: Path) -> Manifest:
 
 def _check_file(folder: Path, name: str, expected: File) -> None:
     why = "it leads out of the bundle"
-    if Path(name).name == name:
+    if not Path(name).is_absolute() and ".." not in Path(name).parts:
         try:
             why = "" if describe(folder / name) == expected else "its contents are not what the manifest says"
         except OSError as error:

@@ -27,7 +27,7 @@ from deburr.targets.bundle import LIBRARY
 class Job:
     """What the worker gets: `target` are the fields of a `Target`, `inputs` those of the check or None.
 
-    :param linker: the command that links, less its arguments; empty: object files are the result.
+    :param linker: the command that links, less its arguments.
     :param schedules: fields of the tuned ones, by the text of the representative workload.
     """
 

@@ -19,7 +19,7 @@ from typing import Any
 from deburr.ir.errors import DeburrError
 from deburr.targets import link
 from deburr.targets.bundle import LIBRARY
-from deburr.targets.features import missing_here
+from deburr.targets.features import architecture_here, missing_here
 from deburr.targets.target import Target
 
 
@@ -52,7 +52,7 @@ def _build(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     compile_module(module, target, folder / LIBRARY, job["linker"])
     link.check(folder / LIBRARY, target)
     sets = target.instruction_sets()
-    ran = (folder / "check.npz").exists() and not missing_here(sets)
+    ran = (folder / "check.npz").exists() and target.architecture == architecture_here() and not missing_here(sets)
     if ran:
         _run(folder, job["threads"])
     versions = {"tvm": tvm.__version__, "tvm_ffi": tvm_ffi.__version__}
@@ -79,7 +79,9 @@ def compile_module(module: Any, target: Target, library: Path, linker: Sequence[
             ]
         )(module)
         executable = relax.build(schedule_module(module), device)
-    executable.export_library(str(library), fcompile=_Linker(linker), workspace_dir=str(library.parent))
+    executable.export_library(
+        str(library), fcompile=_Linker(linker, static=link.is_static(target)), workspace_dir=str(library.parent)
+    )
 
 
 class _Linker:
@@ -87,11 +89,11 @@ class _Linker:
 
     object_format = "o"
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self.command = command
+    def __init__(self, command: Sequence[str], *, static: bool) -> None:
+        self.command, self.static = command, static
 
     def __call__(self, output: str, objects: list[str], **_: Any) -> None:
-        link.link(self.command, objects, Path(output))
+        link.link(self.command, objects, Path(output), static=self.static)
 
 
 def _run(folder: Path, threads: int) -> None:

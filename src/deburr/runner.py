@@ -66,11 +66,25 @@ def model_inputs(model: Model) -> dict[str, TensorType]:
     return inputs
 
 
-def open_runner(program: Bundle | Model | str | Path, *, optimize: bool = False, threads: int | None = None) -> Runner:
-    """A runner for a bundle's directory, an ONNX file, or what was loaded from either."""
+def open_runner(
+    program: Bundle | Model | str | Path, *, optimize: bool = False, threads: int | None = None, device: str | None = None
+) -> Runner:
+    """A runner for a bundle's directory, an ONNX file, or what was loaded from either.
+
+    :param device: where a bundle's directory is to run, if not here.
+    :raises DeburrError: E901 for an unknown device, or for one that is to run an ONNX file.
+    """
     from deburr import api
     from deburr.ir.model import Model
 
+    if device is not None:
+        from deburr.targets.device.program import DeviceProgram, find_device
+
+        if not isinstance(program, str | Path) or not Path(program).is_dir():
+            raise DeburrError(
+                "E901", "not a bundle", where=str(program), why="a device runs bundles", hint="`deburr compile` it"
+            )
+        return DeviceProgram(program, find_device(device), threads)
     if isinstance(program, str | Path):
         path = Path(program)
         program = api.open(path, threads=threads) if path.is_dir() else api.load(path)

@@ -30,8 +30,8 @@ def weight_layout(workload: Conv2d, isa: str) -> WeightLayout:
     """The layout that the widest exact multiply-accumulate of `isa` wants.
 
     VNNI's vpdpbusd and i8mm's usdot take four u8 x s8. sdot takes four s8 x s8, so 128 is taken off the data. AVX2 has
-    vpmaddubsw, whose int16 sums saturate, so both sides are widened to int16 and vpmaddwd takes two; NEON without sdot too. The
-    plain path leaves the choice to LLVM.
+    vpmaddubsw, whose int16 sums saturate, so both sides are widened to int16 and vpmaddwd takes two; NEON without sdot widens
+    as well. The plain path leaves the choice to LLVM.
     """
     if workload.dtype == "float32":
         return WeightLayout(1, "float32", "float32")

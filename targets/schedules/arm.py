@@ -38,7 +38,8 @@ def _by_element(data: str, weight: str, group: int, parts: int) -> str:
 
     total = _total(data)
     multiply_add = _MULTIPLY_ADD[data, weight]
-    strides, wide = [group, 1], f"{data}x{parts * group}"
+    strides, size = [group, 1], parts * group
+    wide = f"{data}x{size}"
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def instruction(a: T.handle, b: T.handle, c: T.handle) -> None:
@@ -50,9 +51,10 @@ def _by_element(data: str, weight: str, group: int, parts: int) -> str:
             T.writes(C[0:4])
             C[T.ramp(T.int32(0), 1, 4)] = multiply_add(
                 C.vload([0], dtype=f"{total}x4"),
-                A.vload([0 - T.floormod(A.elem_offset, parts * group)], dtype=wide),
+                A.vload([0 - T.floormod(A.elem_offset, size)], dtype=wide),
                 B.vload([0, 0], dtype=f"{weight}x{4 * group}"),
                 T.floormod(T.floordiv(A.elem_offset, group), parts),
+                size,
             )
 
     description = _description(data, weight, group) if group > 1 else _single_description(data, weight)
@@ -107,36 +109,40 @@ def _total(data: str) -> str:
     return "float32" if data == "float32" else "int32"
 
 
-def _sdot(total: Any, data: Any, weights: Any, k: Any) -> Any:
-    return _call("int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", total, weights, _four(data, k))
+def _sdot(total: Any, data: Any, weights: Any, k: Any, size: int) -> Any:
+    return _call("int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", total, weights, _four(data, k, size))
 
 
-def _usdot(total: Any, data: Any, weights: Any, k: Any) -> Any:
-    return _call("int32x4", "llvm.aarch64.neon.usdot.v4i32.v16i8", total, _four(data, k), weights)
+def _usdot(total: Any, data: Any, weights: Any, k: Any, size: int) -> Any:
+    return _call("int32x4", "llvm.aarch64.neon.usdot.v4i32.v16i8", total, _four(data, k, size), weights)
 
 
-def _smlal(total: Any, data: Any, weights: Any, k: Any) -> Any:
-    return total + _call("int32x4", "llvm.aarch64.neon.smull.v4i32", weights, _lane(data, k))
+def _smlal(total: Any, data: Any, weights: Any, k: Any, size: int) -> Any:
+    return total + _call("int32x4", "llvm.aarch64.neon.smull.v4i32", weights, _lane(data, k, size))
 
 
-def _fmla(total: Any, data: Any, weights: Any, k: Any) -> Any:
-    return _call("float32x4", "llvm.fma", weights, _lane(data, k), total)
+def _fmla(total: Any, data: Any, weights: Any, k: Any, size: int) -> Any:
+    return _call("float32x4", "llvm.fma", weights, _lane(data, k, size), total)
 
 
-def _four(data: Any, k: Any) -> Any:
-    """Bytes 4 k to 4 k + 3, four times."""
+def _four(data: Any, k: Any, size: int) -> Any:
+    """Bytes 4 k to 4 k + 3 of a vector of `size`, four times."""
     from tvm.script import tirx as T  # noqa: N812
 
-    count = data.ty.dtype.lanes // 4 if hasattr(data, "ty") else int(str(data.dtype).rpartition("x")[2]) // 4
-    words = T.reinterpret(data, dtype=f"int32x{count}" if count > 1 else "int32")
-    return T.reinterpret(_lane(words, k) if count > 1 else T.broadcast(words, 4), dtype="int8x16")
+    words = size // 4
+    if words == 1:
+        same = T.broadcast(T.reinterpret(data, dtype="int32"), LANES)
+    else:
+        same = _lane(T.reinterpret(data, dtype=f"int32x{words}"), k, words)
+    return T.reinterpret(same, dtype="int8x16")
 
 
-def _lane(vector: Any, k: Any) -> Any:
-    """Element `k` of a vector, four times."""
+def _lane(vector: Any, k: Any, size: int) -> Any:
+    """Element `k` of a vector of `size`, four times."""
     from tvm import tirx
 
-    return tirx.Shuffle([vector], [k] * LANES)
+    # TVM wants no more elements out of a shuffle than go in.
+    return tirx.Shuffle([vector] * max(1, LANES // size), [k] * LANES)
 
 
 def _call(dtype: str, name: str, *operands: Any) -> Any:
@@ -145,7 +151,7 @@ def _call(dtype: str, name: str, *operands: Any) -> Any:
     return tirx.call_llvm_pure_intrin(dtype, name, *operands)
 
 
-_MULTIPLY_ADD: dict[tuple[str, str], Callable[[Any, Any, Any, Any], Any]] = {
+_MULTIPLY_ADD: dict[tuple[str, str], Callable[[Any, Any, Any, Any, int], Any]] = {
     ("int8", "int8"): _sdot,
     ("uint8", "int8"): _usdot,
     ("int16", "int16"): _smlal,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from deburr.cli import output
-from deburr.cli.options import Data, Json, Seed, Threads
+from deburr.cli.options import Data, Device, Json, Seed, Threads
 
 
 def bench(
@@ -32,13 +32,15 @@ def bench(
     picture: Annotated[
         Path | None, typer.Option("--picture", metavar="FILE", help="With --profile: draw it as .png, .svg or .pdf.")
     ] = None,
+    device: Device = None,
     seed: Seed = 0,
     json: Json = None,
 ) -> None:
     """Time programs side by side.
 
     A process each, turns interleaved, the same threads and inputs for all. Inputs are random unless --data is given."""
-    from deburr import measure
+    from deburr import measure, measure_device
+    from deburr.ir.errors import DeburrError
     from deburr.ir.samples import read_arrays
 
     output.require_writable(json, picture)
@@ -46,22 +48,25 @@ def bench(
     if arrays is not None:
         arrays.pop("labels", None)
     if profile or picture is not None:
-        _profile(paths if profile and not peer else [], picture, json, threads=threads, data=arrays, seed=seed)
+        alone = paths if profile and not peer and device is None else []
+        _profile(alone, picture, json, threads=threads, data=arrays, seed=seed)
         return
+    how: dict[str, Any] = {"threads": threads, "data": arrays, "batch": batch, "rounds": rounds, "seed": seed}
     with output.timed("measured"):
-        measured = measure.bench(
-            measure.candidates(paths, peer or []), threads=threads, data=arrays, batch=batch, rounds=rounds, seed=seed,
-            progress=output.progress,
-        )  # fmt: skip
+        if device is None:
+            measured = measure.bench(measure.candidates(paths, peer or []), progress=output.progress, **how)
+        elif peer:
+            raise DeburrError("E901", "a device runs no peers", where=f"--peer {peer[0]}", hint="leave --peer or --device out")
+        else:
+            measured = measure_device.bench(paths, device, progress=output.progress, **how)
     if not output.quiet(json):
         output.table(
             ["program", "engine", "p50 ms", "p90 ms", "time / first"],
             [(row.name, row.engine, f"{row.p50_ms:.3f}", f"{row.p90_ms:.3f}", f"{row.ratio:.2f}") for row in measured.rows],
             left=2,
         )
-        output.put(
-            f"{measured.threads} threads, batch {measured.batch}, {measured.rounds} turns each, inputs {measured.inputs}"
-        )
+        used = f"{measured.threads} threads" if measured.threads else "the threads compiled for"
+        output.put(f"{used}, batch {measured.batch}, {measured.rounds} turns each, inputs {measured.inputs}")
     output.write_json(measured.to_json(), json)
 
 

@@ -38,6 +38,13 @@ def compile_model(
         list[str] | None, typer.Option("--dim", metavar="SYMBOL=N", help="Size of another axis that the model leaves open.")
     ] = None,
     time_limit: Annotated[float, typer.Option("--time-limit", metavar="SECONDS", min=1, help="Give the build up after.")] = 600,
+    linker: Annotated[
+        str | None,
+        typer.Option("--linker", metavar="COMPILER", help="The C compiler that links, for instance an Android NDK's clang."),
+    ] = None,
+    runtime: Annotated[
+        bool, typer.Option("--runtime/--no-runtime", help="For another Linux: bring TVM's runtime and a program that runs it.")
+    ] = True,
     seed: Seed = 0,
     json: Json = None,
 ) -> None:
@@ -52,7 +59,8 @@ def compile_model(
         bundle = api.compile(
             model, out, target=target, threads=threads, tune=tune, records=records, seed=seed,
             progress=None if tune else output.progress,
-            batch=batch, symbols=_sizes(dims or []), time_limit_s=time_limit, tuning=tuning,
+            batch=batch, symbols=_sizes(dims or []), time_limit_s=time_limit, tuning=tuning, linker=linker,
+            runtime=runtime,
         )  # fmt: skip
     for remark in bundle.manifest["remarks"]:
         output.say(f"remark: {remark}")

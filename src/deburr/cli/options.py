@@ -12,6 +12,10 @@ Json = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Same inputs, same seed: same bytes.")]
 Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Threads (all cores unless given).")]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="DEVICE", help="Where a bundle for another machine runs: qemu, qemu:CPU (emulated)."),
+]
 Data = Annotated[
     Path | None,
     typer.Option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deburr.cli import output
-from deburr.cli.options import Threads
+from deburr.cli.options import Device, Threads
 
 if TYPE_CHECKING:
     from deburr.ir.types import Array
@@ -19,18 +19,21 @@ def run(
     given: Annotated[Path, typer.Option("--input", metavar="X.npz", help="An array per input, samples on the first axis.")],
     out: Annotated[Path, typer.Option("-o", "--output", metavar="Y.npz", help="Where the outputs go, an array each.")],
     threads: Threads = None,
+    device: Device = None,
 ) -> None:
     """Run a compiled model on every sample of a file."""
     from deburr.ir.samples import read_arrays
-    from deburr.runner import open_runner, run_samples
+    from deburr.runner import BATCH, open_runner, run_samples
 
     output.require_writable(out)
     inputs = read_arrays(given)
-    runner = open_runner(bundle, threads=threads)
+    runner = open_runner(bundle, threads=threads, device=device)
     if "labels" not in runner.inputs:
         inputs.pop("labels", None)
     with output.timed("ran"):
-        outputs = run_samples(runner, inputs, source=str(given))
+        # A device gets everything at once: each trip to it has its price.
+        batch = BATCH if device is None else max(map(len, inputs.values()), default=1)
+        outputs = run_samples(runner, inputs, batch=batch, source=str(given))
     _write(out, outputs)
     output.table(
         ["output", "shape", "dtype"], [(name, list(array.shape), array.dtype) for name, array in outputs.items()], left=3

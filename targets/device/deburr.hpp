@@ -1,0 +1,241 @@
+// Runs a compiled bundle in an application of yours, without Python. C++17, this header and what it includes; link with -ldl.
+//
+//   deburr::Program program("model.bundle");
+//   std::vector<deburr::Array> outputs = program.run({deburr::Array("float32", {1, 3, 224, 224}, pixels)});
+//
+// A bundle is checked before it is loaded; what is wrong with it is a deburr::Error. One call at a time for each Program.
+#pragma once
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bundle.hpp"
+#include "tvm/ffi/c_api.h"
+
+namespace deburr {
+
+// Numbers in a row, as numpy lays them out, aligned for the vectors of generated code.
+struct Array {
+  static constexpr size_t alignment = 64;
+
+  Array(std::string type, std::vector<int64_t> shape, const void* content = nullptr)
+      : type(std::move(type)), shape(std::move(shape)) {
+    const size_t size = (bytes() + alignment - 1) / alignment * alignment;
+    memory_.reset(static_cast<uint8_t*>(std::aligned_alloc(alignment, size ? size : alignment)), std::free);
+    if (content != nullptr) std::memcpy(data(), content, bytes());
+  }
+
+  DLDataType dtype() const {
+    const size_t digits = type.find_first_of("0123456789");
+    const std::string kind = type.substr(0, digits);
+    const int bits = digits == std::string::npos ? 8 : std::atoi(type.c_str() + digits);
+    const int code = kind == "float" ? kDLFloat : kind == "uint" ? kDLUInt : kind == "int" ? kDLInt : kDLBool;
+    return {static_cast<uint8_t>(code), static_cast<uint8_t>(bits), 1};
+  }
+  int64_t count() const {
+    int64_t product = 1;
+    for (int64_t size : shape) product *= size;
+    return product;
+  }
+  size_t bytes() const { return static_cast<size_t>(count()) * dtype().bits / 8; }
+  uint8_t* data() const { return memory_.get(); }
+
+  std::string type;  // numpy's name
+  std::vector<int64_t> shape;
+
+ private:
+  std::shared_ptr<uint8_t> memory_;
+};
+
+// The few functions of TVM's C interface, out of the libraries that lie in the bundle.
+class Runtime {
+ public:
+  explicit Runtime(const std::string& folder) {
+    setenv("TVM_BIND_THREADS", "0", 0);
+    setenv("TVM_THREAD_POOL_SPIN_COUNT", "3000", 0);  // an idle worker sleeps after a millisecond
+    void* ffi = open(folder + "/libtvm_ffi.so");
+    open(folder + "/libtvm_runtime.so");
+    get_global_ = symbol<decltype(get_global_)>(ffi, "TVMFFIFunctionGetGlobal");
+    call_ = symbol<decltype(call_)>(ffi, "TVMFFIFunctionCall");
+    raised_ = symbol<decltype(raised_)>(ffi, "TVMFFIErrorMoveFromRaised");
+    release_ = symbol<decltype(release_)>(ffi, "TVMFFIObjectDecRef");
+    from_dlpack_ = symbol<decltype(from_dlpack_)>(ffi, "TVMFFITensorFromDLPack");
+  }
+
+  TVMFFIObjectHandle global(const std::string& name) const {
+    const TVMFFIByteArray bytes{name.data(), name.size()};
+    TVMFFIObjectHandle function = nullptr;
+    check(get_global_(&bytes, &function));
+    if (function == nullptr) throw Error("E501", "the runtime has no function " + name);
+    return function;
+  }
+
+  TVMFFIAny call(TVMFFIObjectHandle function, std::vector<TVMFFIAny> arguments) const {
+    TVMFFIAny result = none();
+    check(call_(function, arguments.data(), static_cast<int32_t>(arguments.size()), &result));
+    return result;
+  }
+
+  TVMFFIObjectHandle tensor(const Array& array, std::vector<int64_t>& shape) const {
+    // The tensor borrows: memory and shape outlive it.
+    auto* managed = new DLManagedTensor{};
+    managed->dl_tensor.data = array.data();
+    managed->dl_tensor.device = {kDLCPU, 0};
+    managed->dl_tensor.ndim = static_cast<int32_t>(shape.size());
+    managed->dl_tensor.dtype = array.dtype();
+    managed->dl_tensor.shape = shape.data();
+    managed->deleter = [](DLManagedTensor* self) { delete self; };
+    TVMFFIObjectHandle made = nullptr;
+    check(from_dlpack_(managed, Array::alignment, 1, &made));
+    return made;
+  }
+
+  void release(const TVMFFIAny& value) const {
+    if (value.type_index >= kTVMFFIStaticObjectBegin) release_(value.v_obj);
+  }
+
+  static TVMFFIAny none() {
+    TVMFFIAny value;
+    std::memset(&value, 0, sizeof value);
+    value.type_index = kTVMFFINone;
+    return value;
+  }
+  static TVMFFIAny integer(int64_t number) {
+    TVMFFIAny value = none();
+    value.type_index = kTVMFFIInt;
+    value.v_int64 = number;
+    return value;
+  }
+  static TVMFFIAny boolean(bool truth) {
+    TVMFFIAny value = integer(truth);
+    value.type_index = kTVMFFIBool;
+    return value;
+  }
+  static TVMFFIAny text(const char* characters) {
+    TVMFFIAny value = none();
+    value.type_index = kTVMFFIRawStr;
+    value.v_c_str = characters;
+    return value;
+  }
+  static TVMFFIAny object(TVMFFIObjectHandle handle, int32_t type) {
+    TVMFFIAny value = none();
+    value.type_index = type;
+    value.v_obj = static_cast<TVMFFIObject*>(handle);
+    return value;
+  }
+
+ private:
+  static void* open(const std::string& path) {
+    void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
+    if (library == nullptr) throw Error("E501", std::string("a library does not load: ") + dlerror());
+    return library;
+  }
+
+  template <typename Function>
+  static Function symbol(void* library, const char* name) {
+    void* found = dlsym(library, name);
+    if (found == nullptr) throw Error("E501", std::string("the runtime lacks ") + name);
+    return reinterpret_cast<Function>(found);
+  }
+
+  void check(int status) const {
+    if (status == 0) return;
+    TVMFFIObjectHandle error = nullptr;
+    raised_(&error);
+    std::string why = "no reason given";
+    if (error != nullptr) {
+      const TVMFFIByteArray message = TVMFFIErrorGetCellPtr(error)->message;
+      why.assign(message.data, message.size);
+      release_(error);
+    }
+    throw Error("E504", "the program failed: " + why);
+  }
+
+  decltype(&TVMFFIFunctionGetGlobal) get_global_;
+  decltype(&TVMFFIFunctionCall) call_;
+  decltype(&TVMFFIErrorMoveFromRaised) raised_;
+  decltype(&TVMFFIObjectDecRef) release_;
+  decltype(&TVMFFITensorFromDLPack) from_dlpack_;
+};
+
+// A bundle that is ready to run.
+class Program {
+ public:
+  // threads: 0 for the number that the bundle was compiled for.
+  explicit Program(const std::string& folder, int threads = 0) : bundle_(checked(folder)), runtime_(folder) {
+    const std::string library = folder + "/model.so";
+    const TVMFFIAny module = runtime_.call(runtime_.global("ffi.ModuleLoadFromFile"), {Runtime::text(library.c_str())});
+    const TVMFFIAny machine = runtime_.call(function(module, "vm_load_executable"), {});
+    runtime_.call(function(machine, "vm_initialization"), {Runtime::integer(kDLCPU), Runtime::integer(0), Runtime::integer(2)});
+    main_ = function(machine, "main");
+    size_ = runtime_.global("ffi.ArraySize");
+    item_ = runtime_.global("ffi.ArrayGetItem");
+    const int count = threads > 0 ? threads : bundle_.threads;
+    runtime_.call(runtime_.global("runtime.config_threadpool"), {Runtime::integer(1), Runtime::integer(count)});
+  }
+
+  const Description& bundle() const { return bundle_; }
+
+  // The outputs of one run. The inputs have the shapes of `bundle().inputs`, with `bundle().batch` for a size of -1.
+  std::vector<Array> run(const std::vector<Array>& inputs) const {
+    if (inputs.size() != bundle_.inputs.size()) throw Error("E302", "the bundle takes another number of inputs");
+    std::vector<std::vector<int64_t>> shapes;
+    for (const Array& input : inputs) shapes.push_back(input.shape);
+    std::vector<TVMFFIAny> arguments;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      expect(bundle_.inputs[i], inputs[i]);
+      arguments.push_back(Runtime::object(runtime_.tensor(inputs[i], shapes[i]), kTVMFFITensor));
+    }
+    const TVMFFIAny result = runtime_.call(main_, arguments);
+    std::vector<Array> outputs;
+    const int64_t count = result.type_index == kTVMFFITensor ? 1 : runtime_.call(size_, {result}).v_int64;
+    for (int64_t i = 0; i < count; ++i) {
+      const bool alone = result.type_index == kTVMFFITensor;
+      const TVMFFIAny item = alone ? result : runtime_.call(item_, {result, Runtime::integer(i)});
+      outputs.push_back(copy(*TVMFFITensorGetDLTensorPtr(item.v_obj), bundle_.outputs[i].type));
+      if (!alone) runtime_.release(item);
+    }
+    runtime_.release(result);
+    for (const TVMFFIAny& argument : arguments) runtime_.release(argument);
+    return outputs;
+  }
+
+ private:
+  static Description checked(const std::string& folder) {
+    Description bundle = read_description(folder);
+    verify(folder, bundle);
+    return bundle;
+  }
+
+  TVMFFIObjectHandle function(const TVMFFIAny& module, const char* name) const {
+    const TVMFFIAny found =
+        runtime_.call(runtime_.global("ffi.ModuleGetFunction"), {module, Runtime::text(name), Runtime::boolean(false)});
+    if (found.type_index != kTVMFFIFunction) throw Error("E501", std::string("the library has no function ") + name);
+    return found.v_obj;
+  }
+
+  void expect(const TensorType& wanted, const Array& given) const {
+    bool fits = wanted.type == given.type && wanted.shape.size() == given.shape.size();
+    for (size_t i = 0; fits && i < wanted.shape.size(); ++i)
+      fits = given.shape[i] == (wanted.shape[i] < 0 ? bundle_.batch : wanted.shape[i]);
+    if (!fits) throw Error("E303", "wrong shape or type, input " + wanted.name);
+  }
+
+  static Array copy(const DLTensor& tensor, const std::string& type) {
+    const std::vector<int64_t> shape(tensor.shape, tensor.shape + tensor.ndim);
+    if (Array(type, {0}).dtype().bits != tensor.dtype.bits) throw Error("E502", "an output is not what bundle.txt says");
+    return Array(type, shape, static_cast<const uint8_t*>(tensor.data) + tensor.byte_offset);
+  }
+
+  Description bundle_;
+  Runtime runtime_;
+  TVMFFIObjectHandle main_ = nullptr, size_ = nullptr, item_ = nullptr;
+};
+
+}  // namespace deburr

@@ -1,0 +1,112 @@
+"""What a bundle for another machine holds besides the compiled model: a runtime, a program that runs it, its sources."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deburr.ir.errors import DeburrError
+from deburr.targets import link
+from deburr.targets.device import runtime_libraries
+from deburr.targets.features import architecture_here, cpuinfo_name
+
+if TYPE_CHECKING:
+    from deburr.targets.manifest import Manifest, Tensor
+    from deburr.targets.target import Target
+
+DESCRIPTION = "bundle.txt"
+RUNNER = "run"
+HEADERS = ("deburr.hpp", "bundle.hpp", "sha256.hpp")
+RUNNER_GLIBC = "2.17"  # the first that aarch64 had: one runner for all devices
+
+README = """A model compiled by deburr, with all that a device needs to run it.
+
+    ./run . INPUTS OUTPUTS [--threads N] [--calls N]
+
+INPUTS holds input0.npy, input1.npy, ... in the order of bundle.txt; OUTPUTS is an existing folder. The milliseconds of each
+call are printed. The device needs its C and C++ libraries, nothing else.
+
+To run the model in an application of your own (C++17), without Python:
+
+    c++ -std=c++17 -O2 -I BUNDLE/include application.cpp -ldl
+
+    #include "deburr.hpp"
+    deburr::Program program("BUNDLE");
+    std::vector<deburr::Array> outputs = program.run({deburr::Array("float32", {1, 3, 224, 224}, pixels)});
+
+The architecture, the CPU and the hashes in bundle.txt are checked before anything is loaded. libtvm_runtime.so and
+libtvm_ffi.so are Apache TVM's (Apache License 2.0).
+"""
+
+
+def wanted(target: Target) -> bool:
+    """Whether a bundle for `target` brings its own runtime: there is one for Linux, and this machine's own has Python's."""
+    return target.architecture != architecture_here() and target.triple.endswith("-linux-gnu")
+
+
+def collect(folder: Path, target: Target) -> None:
+    """Put the runtime, the runner and its sources into `folder`.
+
+    :raises DeburrError: E405 where the runtime or a C++ compiler cannot be had, E406 where they do not fit the device.
+    """
+    copies = {path.name: path for path in runtime_libraries.find(target)}
+    copies |= {f"include/{name}": Path(__file__).with_name(name) for name in HEADERS}
+    copies |= {RUNNER + ".cpp": Path(__file__).with_name(RUNNER + ".cpp"), **runtime_libraries.headers()}
+    for name, path in copies.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    _build_runner(folder, target)
+    (folder / "README.md").write_text(README, encoding="utf-8")
+    for name in (*runtime_libraries.LIBRARIES, RUNNER):
+        link.check(folder / name, target, runtime_libraries.NEEDED)
+
+
+def describe(manifest: Manifest) -> str:
+    """bundle.txt: the manifest for the runner, a fact a line, so that it takes no JSON reader."""
+    target = manifest.target
+    features = " ".join(cpuinfo_name(feature) for feature in manifest.instruction_sets)
+    architecture = str(target["tvm"].get("mtriple", "")).partition("-")[0]
+    lines = [f"architecture {architecture}", f"features {features}", f"threads {manifest.threads}", f"batch {manifest.batch}"]
+    lines += [_tensor("input", tensor) for tensor in manifest.inputs] + [
+        _tensor("output", tensor) for tensor in manifest.outputs
+    ]
+    lines += [f"file {file.sha256} {name}" for name, file in sorted(manifest.files.items()) if name.endswith(".so")]
+    return "\n".join(lines) + "\n"
+
+
+def sources(folder: Path) -> Mapping[str, Path]:
+    """Every file of a bundle's folder by its name in the manifest."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _tensor(kind: str, tensor: Tensor) -> str:
+    sizes = " ".join("-1" if size is None else str(size) for size in tensor.shape)
+    return f"{kind} {tensor.numpy} {len(tensor.shape)} {sizes} {tensor.name}".replace("  ", " ")
+
+
+def _build_runner(folder: Path, target: Target) -> None:
+    command = [*_compiler(target), "-std=c++17", "-O2", *("-s", "-Wl,--build-id=none"), "-Iinclude", f"{RUNNER}.cpp", "-ldl"]
+    done = subprocess.run([*command, "-o", RUNNER], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise DeburrError("E403", "the runner does not compile", where=command[0], why=lines[0])
+    (folder / RUNNER).chmod(0o755)
+
+
+def _compiler(target: Target) -> tuple[str, ...]:
+    import shutil
+
+    if importlib.util.find_spec("ziglang") is not None:
+        return (*link.zig("c++"), *link.zig_target(replace(target, glibc=RUNNER_GLIBC)))
+    debian = shutil.which(f"{target.triple}-g++")
+    if debian is None:
+        raise DeburrError(
+            "E405", f"no C++ compiler for {target.architecture}", where=f"target {target.name!r}",
+            why=f"neither ziglang nor {target.triple}-g++ is installed", hint="pip install 'deburr[cross]'",
+        )  # fmt: skip
+    return (debian,)

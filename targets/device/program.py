@@ -1,0 +1,67 @@
+"""A bundle that runs on another machine, used like one that runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from deburr.ir.errors import DeburrError
+from deburr.ir.types import Array, TensorType
+from deburr.targets.bundle import Bundle
+from deburr.targets.device.qemu import Qemu
+
+
+class Device(Protocol):
+    """Something that runs bundles: inputs in, outputs and the milliseconds of each call out."""
+
+    def run(
+        self, bundle: Path, arrays: Sequence[Array], *, threads: int | None = None, calls: int = 1
+    ) -> tuple[list[Array], list[float]]: ...
+
+
+def find_device(text: str) -> Device:
+    """The device that ``--device`` names: "qemu", or "qemu:CPU" for a narrower one.
+
+    :raises DeburrError: E901.
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "qemu":
+        return Qemu(rest or "max")
+    raise DeburrError("E901", f"no device {text!r}", where="--device", why="there are qemu and qemu:CPU", hint="--device qemu")
+
+
+class DeviceProgram:
+    """A bundle and a device. It satisfies the same protocol as a bundle that is open here."""
+
+    def __init__(self, path: str | Path, device: Device, threads: int | None = None) -> None:
+        """
+        :raises DeburrError: E501 no bundle, E502 a damaged one.
+        """
+        self.path, self.device, self.threads = Path(path), device, threads
+        self._bundle = Bundle.inspect(path)
+
+    @property
+    def inputs(self) -> Mapping[str, TensorType]:
+        return self._bundle.inputs
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Output name -> array, for any number of samples where the batch is open.
+
+        :raises DeburrError: E302, E303 for inputs that do not fit, and what the device says.
+        """
+        return self.measure(inputs, calls=1)[0]
+
+    def measure(self, inputs: Mapping[str, Array], calls: int) -> tuple[dict[str, Array], list[float]]:
+        """The outputs, and the milliseconds of each of `calls` runs over all samples."""
+        arrays, batch = self._bundle.ordered(inputs), int(self._bundle.manifest["batch"])
+        count = len(arrays[0]) if arrays and arrays[0].ndim else 1
+        is_open = any(tensor.shape[:1] == ("batch",) for tensor in self.inputs.values() if tensor.shape)
+        surplus = -count % batch if is_open else 0
+        if surplus:  # the last run repeats its last sample
+            arrays = [np.concatenate([array, array[-1:].repeat(surplus, 0)]) for array in arrays]
+        results, times = self.device.run(self.path, arrays, threads=self.threads, calls=calls)
+        names = list(self._bundle.outputs)
+        return {name: array[:count] if surplus else array for name, array in zip(names, results, strict=True)}, times

@@ -1,0 +1,140 @@
+// Runs a bundle on files:  run BUNDLE INPUTS OUTPUTS [--threads N] [--calls N]
+//
+// INPUTS holds input0.npy, input1.npy, ... in the order of the bundle; output0.npy, ... go to OUTPUTS. Where the bundle takes any
+// number of samples, it runs `batch` of them at a time. With --calls the whole is run as often, and the milliseconds of each call
+// go to stdout, one a line.
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "deburr.hpp"
+
+namespace {
+
+using deburr::Array;
+using deburr::Error;
+
+struct Type {
+  const char *numpy, *name;
+};
+constexpr Type types[] = {{"<f4", "float32"}, {"<f8", "float64"}, {"<f2", "float16"}, {"|u1", "uint8"},  {"|i1", "int8"},
+                          {"<u2", "uint16"},  {"<i2", "int16"},   {"<u4", "uint32"},  {"<i4", "int32"},  {"<u8", "uint64"},
+                          {"<i8", "int64"},   {"|b1", "bool"}};
+
+// The array of an .npy file (format 1 to 3, little-endian, C order).
+Array read(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (text.size() < 12 || text.compare(1, 5, "NUMPY") != 0) throw Error("E301", "not an .npy file, " + path);
+  const bool wide = text[6] > 1;
+  size_t length = static_cast<uint8_t>(text[8]) | static_cast<size_t>(static_cast<uint8_t>(text[9])) << 8;
+  if (wide) length |= static_cast<size_t>(static_cast<uint8_t>(text[10])) << 16 | static_cast<size_t>(static_cast<uint8_t>(text[11])) << 24;
+  const size_t start = (wide ? 12 : 10) + length;
+  const std::string header = text.substr(wide ? 12 : 10, length);
+  std::string name;
+  for (const Type& type : types)
+    if (header.find(std::string("'") + type.numpy + "'") != std::string::npos) name = type.name;
+  if (name.empty() || header.find("'fortran_order': False") == std::string::npos)
+    throw Error("E303", "an .npy file of a type that no bundle takes, " + path);
+  std::vector<int64_t> shape;
+  const char* at = header.c_str() + header.find('(', header.find("'shape'")) + 1;
+  while (*at != ')' && *at != 0) {
+    char* end = nullptr;
+    const int64_t size = std::strtoll(at, &end, 10);
+    if (end != at) shape.push_back(size);
+    at = end != at ? end : at + 1;
+  }
+  Array array(name, shape);
+  if (start + array.bytes() > text.size()) throw Error("E301", "a truncated file, " + path);
+  std::memcpy(array.data(), text.data() + start, array.bytes());
+  return array;
+}
+
+void write(const std::string& path, const Array& array) {
+  std::string header = "{'descr': '", sizes;
+  for (const Type& type : types)
+    if (array.type == type.name) header += type.numpy;
+  for (int64_t size : array.shape) sizes += std::to_string(size) + ", ";
+  header += "', 'fortran_order': False, 'shape': (" + sizes + "), }";
+  while ((10 + header.size() + 1) % 64 != 0) header += ' ';
+  header += '\n';
+  std::ofstream file(path, std::ios::binary);
+  file.write("\x93NUMPY\x01\x00", 8);
+  file.put(static_cast<char>(header.size() & 255)).put(static_cast<char>(header.size() >> 8));
+  file << header;
+  file.write(reinterpret_cast<const char*>(array.data()), static_cast<std::streamsize>(array.bytes()));
+  if (!file.flush()) throw Error("E109", "cannot write " + path);
+}
+
+// Samples `first` to `first + count` of an array.
+Array slice(const Array& array, int64_t first, int64_t count) {
+  std::vector<int64_t> shape = array.shape;
+  const size_t sample = array.bytes() / static_cast<size_t>(shape[0]);
+  shape[0] = count;
+  return Array(array.type, shape, array.data() + static_cast<size_t>(first) * sample);
+}
+
+// All samples, `batch` at a time; the outputs stand one behind the other.
+std::vector<Array> run_all(const deburr::Program& program, const std::vector<Array>& inputs) {
+  const auto& bundle = program.bundle();
+  const bool open = !bundle.inputs.empty() && !bundle.inputs[0].shape.empty() && bundle.inputs[0].shape[0] < 0;
+  if (!open || inputs.empty() || inputs[0].shape[0] == bundle.batch) return program.run(inputs);
+  const int64_t samples = inputs[0].shape[0];
+  if (samples == 0 || samples % bundle.batch != 0)
+    throw Error("E303", "the number of samples is no multiple of " + std::to_string(bundle.batch));
+  std::vector<Array> whole;
+  for (int64_t first = 0; first < samples; first += bundle.batch) {
+    std::vector<Array> part;
+    for (const Array& input : inputs) part.push_back(slice(input, first, bundle.batch));
+    const std::vector<Array> outputs = program.run(part);
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      std::vector<int64_t> shape = outputs[i].shape;
+      shape[0] = samples;
+      if (first == 0) whole.emplace_back(outputs[i].type, shape);
+      std::memcpy(whole[i].data() + static_cast<size_t>(first / bundle.batch) * outputs[i].bytes(), outputs[i].data(), outputs[i].bytes());
+    }
+  }
+  return whole;
+}
+
+int run(const std::vector<std::string>& words) {
+  int threads = 0, calls = 1;
+  for (size_t i = 3; i + 1 < words.size(); i += 2) {
+    if (words[i] == "--threads") threads = std::stoi(words[i + 1]);
+    if (words[i] == "--calls") calls = std::stoi(words[i + 1]);
+  }
+  const deburr::Program program(words[0], threads);
+  std::vector<Array> inputs;
+  for (size_t i = 0; i < program.bundle().inputs.size(); ++i)
+    inputs.push_back(read(words[1] + "/input" + std::to_string(i) + ".npy"));
+  std::vector<Array> outputs;
+  for (int i = 0; i < calls; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    outputs = run_all(program, inputs);
+    const std::chrono::duration<double, std::milli> passed = std::chrono::steady_clock::now() - start;
+    std::printf("%.6f\n", passed.count());
+  }
+  for (size_t i = 0; i < outputs.size(); ++i) write(words[2] + "/output" + std::to_string(i) + ".npy", outputs[i]);
+  return 0;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const std::vector<std::string> words(arguments + 1, arguments + count);
+  if (words.size() < 3) {
+    std::fprintf(stderr, "usage: run BUNDLE INPUTS OUTPUTS [--threads N] [--calls N]\n");
+    return 2;
+  }
+  int status = 1;
+  try {
+    status = run(words);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+  }
+  std::fflush(nullptr);
+  std::_Exit(status);  // TVM's threads are not worth waiting for
+}
