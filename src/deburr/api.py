@@ -70,7 +70,7 @@ def optimize(
     parsed = parse(pipeline) if isinstance(pipeline, str) else pipeline
     if target is not None and target not in names():
         find(target)  # raises, with the nearest name; looking at the host itself would import TVM for nothing
-    changed = load(model) if isinstance(model, str | Path) else _copy(model)
+    changed = load(model) if isinstance(model, str | Path) else copied(model)
     context = Context(changed, data=samples_for(changed, data), target=target, seed=seed)
     if target is not None:
         from deburr.stopwatch import stopwatch
@@ -166,7 +166,7 @@ def _note_pipeline(model: Model, pipeline: Pipeline) -> None:
     model.metadata["deburr.pipeline"] = ",".join(filter(None, done))
 
 
-def _copy(model: Model) -> Model:
+def copied(model: Model) -> Model:
     from deburr.ir.onnx_reader import read
     from deburr.ir.onnx_writer import to_proto
 
