@@ -122,7 +122,7 @@ class TorchModel(torch.nn.Module):  # type: ignore[misc]
             raise DeburrError(
                 "E207", f"{node.op} cannot be trained through", where=f"node {node!r}",
                 why=f"{reason}, and what stands in front of it trains",
-                hint="leave it out of the model that is trained, or put it behind the outputs",
+                hint="train before insert-qdq" if node.op == "QuantizeLinear" else "cut the model in front of it",
             )  # fmt: skip
         if node.subgraphs:
             raise DeburrError("E207", f"{node.op} cannot be trained", where=f"node {node!r}", why="it holds a subgraph")

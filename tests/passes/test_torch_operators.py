@@ -1,19 +1,23 @@
 """Every torch function against the node tests of the onnx package: the inputs, and the outputs that the specification gives."""
 
+import functools
 import warnings
 
 import numpy as np
-import onnx
 import pytest
 
 from deburr.ir.onnx_reader import read
 
-pytest.importorskip("torch", reason="the extra deburr[train] is not installed")
+torch = pytest.importorskip("torch", reason="the extra deburr[train] is not installed")
 
 PARTS = 4
+TYPES = {np.dtype(name) for name in ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")}
+# Expected values that are random, that ONNX Runtime refuses, or that the package gives with 4 digits.
+UNFIT = ("test_training_dropout", "test_reduce_max_empty_set_bool", "test_averagepool_2d_ceil_last_window_starts_on_pad")
 
 
-def cases(part: int) -> list:
+@functools.cache
+def cases() -> list:
     from onnx.backend.test.case.node import collect_testcases
 
     from deburr.passes.recover.operators.table import functions
@@ -21,31 +25,39 @@ def cases(part: int) -> list:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = [case for case in collect_testcases(None) if len(case.model.graph.node) == 1]
-    return [case for case in found if case.model.graph.node[0].op_type in functions()][part::PARTS]
+    return [case for case in found if case.model.graph.node[0].op_type in functions() and not case.name.startswith(UNFIT)]
+
+
+def data_of(case) -> tuple[dict, list] | None:
+    """The tensors of a case, or None where torch has no such type."""
+    inputs, expected = case.data_sets[0]
+    if any(getattr(array, "dtype", None) not in TYPES for array in (*inputs, *expected)):
+        return None
+    return dict(zip((value.name for value in case.model.graph.input), map(torch.from_numpy, map(np.array, inputs)))), expected
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_onnx_node_cases(part):
-    for case in cases(part):
-        for inputs, expected in case.data_sets:
-            _compare(case, inputs, expected)
-
-
-def _compare(case, inputs, expected) -> None:
-    import torch
-
+    """What a function does not cover runs in ONNX Runtime, and is right too."""
     from deburr.passes.recover.module import TorchModel
-    from deburr.passes.recover.operators.generation import tensor_of
-    from deburr.passes.recover.operators.table import Uncovered
 
-    print(case.name)
-    names = [value.name for value in case.model.graph.input]
-    try:
-        tensors = {name: tensor_of(array) for name, array in zip(names, inputs, strict=True)}
-        module = TorchModel(read(case.model))
-        found = list(module(tensors).values())
-    except (Uncovered, TypeError) as e:
-        print("UNCOVERED", e)
-        return
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one.numpy(), other, rtol=1e-4, atol=1e-5)
+    compared = 0
+    for case in cases()[part::PARTS]:
+        data = data_of(case)
+        if data is None:
+            continue
+        found = [tensor.numpy() for tensor in TorchModel(read(case.model))(data[0]).values()]
+        for one, other in zip(found, data[1], strict=True):
+            assert (one.dtype, one.shape) == (other.dtype, other.shape), case.name
+            tolerance = 2e-3 if other.dtype == np.float16 else 1e-4
+            np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance / 10, err_msg=case.name)
+        compared += 1
+    assert compared > 150
+
+
+def test_every_function_has_a_case():
+    """An operator enters the table with a test of the specification's own, or one of ours below."""
+    from deburr.passes.recover.operators.table import functions
+
+    tested = {case.model.graph.node[0].op_type for case in cases() if data_of(case) is not None}
+    assert set(functions()) - tested == set()

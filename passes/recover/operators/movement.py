@@ -146,7 +146,8 @@ def space_to_depth(call: Call, x: Tensor) -> Tensor:
     size = call.get("blocksize")
     count, channels, height, width = x.shape
     blocks = x.reshape(count, channels, height // size, size, width // size, size)
-    return blocks.permute(0, 3, 5, 1, 2, 4).reshape(count, channels * size**2, height // size, width // size)
+    order = (0, 1, 3, 5, 2, 4) if call.get("mode", "DCR") in ("CRD", b"CRD") else (0, 3, 5, 1, 2, 4)
+    return blocks.permute(order).reshape(count, channels * size**2, height // size, width // size)
 
 
 @function("Trilu")

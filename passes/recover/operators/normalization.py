@@ -24,15 +24,17 @@ def instance_normalization(call: Call, x: Tensor, scale: Tensor, shift: Tensor) 
 
 
 @function("LayerNormalization")
-def layer_normalization(call: Call, x: Tensor, scale: Tensor, shift: Tensor | None = None) -> Tensor:
-    if call.outputs > 1:
-        raise Uncovered("its mean and deviation are read")
-    axis = call.get("axis", -1) % x.ndim
+def layer_normalization(call: Call, x: Tensor, scale: Tensor, shift: Tensor | None = None) -> Any:
+    axis, epsilon = call.get("axis", -1) % x.ndim, call.get("epsilon", 1e-5)
     shape = x.shape[axis:]
-    if scale.shape == shape and (shift is None or shift.shape == shape):
-        return functional.layer_norm(x, shape, scale, shift, call.get("epsilon", 1e-5))
-    normal = functional.layer_norm(x, shape, eps=call.get("epsilon", 1e-5)) * scale
-    return normal if shift is None else normal + shift
+    if call.outputs == 1 and scale.shape == shape and (shift is None or shift.shape == shape):
+        return functional.layer_norm(x, shape, scale, shift, epsilon)
+    axes = tuple(range(axis, x.ndim))
+    mean = x.mean(axes, keepdim=True)
+    inverse = torch.rsqrt((x - mean).square().mean(axes, keepdim=True) + epsilon)
+    normal = (x - mean) * inverse * scale
+    normal = normal if shift is None else normal + shift
+    return (normal, mean, inverse)[: call.outputs] if call.outputs > 1 else normal
 
 
 @function("RMSNormalization")

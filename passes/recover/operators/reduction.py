@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from deburr.passes.recover.operators.table import Call, Tensor, axes_of, function
+from deburr.passes.recover.operators.table import Call, Tensor, Uncovered, axes_of, function
 
 _REDUCTIONS: dict[str, Any] = {
     "ReduceL1": lambda x, axes, keep: x.abs().sum(axes, keepdim=keep),
@@ -34,6 +34,8 @@ def reduce(call: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
 
 
 def _extreme(made: Any, x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    if not x.numel():
+        raise Uncovered("it is the extreme of nothing")
     if x.dtype is torch.bool:
         return made(x.to(torch.uint8), axes, keepdim=keep).to(torch.bool)
     return made(x, axes, keepdim=keep)

@@ -11,7 +11,7 @@ from deburr.passes.recover.operators.table import Call, Tensor, function
 def gather(call: Call, x: Tensor, indices: Tensor) -> Tensor:
     axis = call.get("axis", 0) % x.ndim
     chosen = x.index_select(axis, _positions(indices, x.shape[axis], x).reshape(-1))
-    return chosen.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return chosen.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
 @function("GatherElements")
@@ -26,7 +26,7 @@ def gather_nd(call: Call, x: Tensor, indices: Tensor) -> Tensor:
     flat, chosen = x.reshape(-1, *x.shape[batch:]), indices.reshape(-1, *indices.shape[batch:]).to(x.device)
     first = torch.arange(len(flat), device=x.device).reshape(-1, *[1] * (chosen.ndim - 2))
     found = flat[(first, *(chosen[..., index] for index in range(depth)))]
-    return found.reshape(*indices.shape[:-1], *x.shape[batch + depth :])
+    return found.reshape((*indices.shape[:-1], *x.shape[batch + depth :]))
 
 
 @function("OneHot")
@@ -44,3 +44,11 @@ def _positions(indices: Tensor, size: int, x: Tensor) -> Tensor:
     """Indices from 0 on; negative ones count from the end."""
     indices = indices.to(x.device, torch.int64)
     return torch.where(indices < 0, indices + size, indices)
+
+
+@function("TopK")
+def top_k(call: Call, x: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Of equal elements the one that comes first, which `torch.topk` does not promise."""
+    axis, wanted = call.get("axis", -1) % x.ndim, int(count.reshape(-1)[0])
+    order = torch.argsort(x, dim=axis, descending=bool(call.get("largest", 1)), stable=True).narrow(axis, 0, wanted)
+    return torch.gather(x, axis, order), order

@@ -75,6 +75,7 @@ def functions() -> dict[str, Function]:
         normalization,
         pooling,
         reduction,
+        resizing,
         selection,
     )
 
