@@ -87,6 +87,11 @@ class TorchModel(torch.nn.Module):  # type: ignore[misc]
                 del held[value]
         return {value.name: held[value] for value in self.model.graph.outputs}
 
+    @property
+    def in_onnx_runtime(self) -> list[Node]:
+        """The nodes that ONNX Runtime computes, without gradient. More may join at the first call."""
+        return [step.node for step in self._steps if isinstance(step.function, _InOnnxRuntime)]
+
     def arrays(self) -> list[Array]:
         """The weights as they are, each a copy of its own."""
         return [weight.detach().cpu().contiguous().numpy().copy() for weight in self.weights]
