@@ -48,6 +48,7 @@ PASSES = {
     "correct-bias": "deburr.passes.quantize.correct_bias:CorrectBias",
     "insert-qdq": "deburr.passes.quantize.insert_qdq:InsertQdq",
     "quantize": "deburr.passes.quantize.quantize:Quantize",
+    "finetune": "deburr.passes.recover.finetune:Finetune",
 }
 RECIPES = {
     "clean": "deburr.passes.recipes:CLEAN",

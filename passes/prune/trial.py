@@ -9,9 +9,8 @@ import copy
 import dataclasses
 from dataclasses import dataclass, field
 
+from deburr.ir.duplicate import duplicate
 from deburr.ir.model import Model
-from deburr.ir.onnx_reader import read
-from deburr.ir.onnx_writer import to_proto
 from deburr.ir.samples import Samples
 from deburr.passes.analysis.cost import cost
 from deburr.passes.core import Context
@@ -47,7 +46,7 @@ class Trials:
 
     def __post_init__(self) -> None:
         known = self.context.reference
-        self._reference = known.model if known is not None else _copy(self.context.model)
+        self._reference = known.model if known is not None else duplicate(self.context.model)
         self._first = dataclasses.replace(self.context)
         self._start, self._told = self.amount(self.context), len(self.context.remarks)
 
@@ -57,7 +56,7 @@ class Trials:
         given = self._first if self.from_start else self.context
         known = given.reference
         aside = dataclasses.replace(
-            given, model=_copy(given.model), data=self.fit, remarks=[], running=None, _analyses={},
+            given, model=duplicate(given.model), data=self.fit, remarks=[], running=None, _analyses={},
             reference=Reference(self._reference, copy.deepcopy(known.kept) if known is not None else {}),
         )  # fmt: skip
         changed = run_pass(dataclasses.replace(self.pruning, ratio=ratio), aside)
@@ -88,9 +87,3 @@ class Trials:
         self.context.remarks[self._told :] = [
             remark for remark in trial.remarks if remark not in self.context.remarks[: self._told]
         ]
-
-
-def _copy(model: Model) -> Model:
-    copied = read(to_proto(model))
-    copied.folder = model.folder
-    return copied

@@ -29,15 +29,16 @@ def to_torch(model: Model | str | Path) -> TorchModel:
     from deburr.passes.recover.extra import require_torch
 
     require_torch("deburr.train.to_torch")
-    from deburr.api import copied, load
+    from deburr.api import load
+    from deburr.ir.duplicate import duplicate
     from deburr.passes.recover.module import TorchModel
 
-    return TorchModel(load(model) if isinstance(model, str | Path) else copied(model))
+    return TorchModel(load(model) if isinstance(model, str | Path) else duplicate(model))
 
 
 def from_torch(module: TorchModel) -> Model:
     """A new model: the one that `to_torch` was given, with the weights that the module holds now."""
-    from deburr.api import copied
+    from deburr.ir.duplicate import duplicate
 
     module.write_back()
-    return copied(module.model)
+    return duplicate(module.model)
