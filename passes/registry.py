@@ -49,6 +49,8 @@ PASSES = {
     "insert-qdq": "deburr.passes.quantize.insert_qdq:InsertQdq",
     "quantize": "deburr.passes.quantize.quantize:Quantize",
     "finetune": "deburr.passes.recover.finetune:Finetune",
+    "prune-finetune": "deburr.passes.recover.prune_finetune:PruneFinetune",
+    "qat": "deburr.passes.recover.qat:Qat",
 }
 RECIPES = {
     "clean": "deburr.passes.recipes:CLEAN",

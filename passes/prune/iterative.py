@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from deburr.ir.errors import DeburrError
-from deburr.passes.core import Context
+from deburr.passes.core import Context, Pass
 from deburr.passes.prune.channels import PruneChannels
+from deburr.passes.prune.compensate import Compensate
 from deburr.passes.prune.quality import Floor
 from deburr.passes.prune.trial import Trials
 
@@ -36,8 +37,12 @@ class IterativePruning(PruneChannels):
         floor = Floor.of(self.max_loss, self.min_sqnr, context.data, f"pass {self}")
         held_out, fit = context.data.split(self.validate, context.random())
         options = {option.name: getattr(self, option.name) for option in dataclasses.fields(PruneChannels)}
-        recover = self.recover == "compensate"
-        return Trials(context, PruneChannels(**options), recover, fit, held_out, from_start), floor
+        return Trials(context, PruneChannels(**options), self.recovery, fit, held_out, from_start), floor
+
+    @property
+    def recovery(self) -> tuple[Pass, ...]:
+        """The passes that mend what a trial has left."""
+        return (Compensate(),) if self.recover == "compensate" else ()
 
     def _check(self) -> None:
         super()._check()

@@ -13,11 +13,10 @@ from deburr.ir.duplicate import duplicate
 from deburr.ir.model import Model
 from deburr.ir.samples import Samples
 from deburr.passes.analysis.cost import cost
-from deburr.passes.core import Context
+from deburr.passes.core import Context, Pass
 from deburr.passes.manager import run_pass
 from deburr.passes.prune.budget import Ledger
 from deburr.passes.prune.channels import PruneChannels
-from deburr.passes.prune.compensate import Compensate
 from deburr.passes.prune.quality import Quality, measure
 from deburr.passes.prune.reference import Reference
 
@@ -28,13 +27,14 @@ class Trials:
 
     :param from_start: every trial starts from the model that the pass was given, else from the one adopted last.
     :param figures: how far it is, for the progress bar.
+    :param recovery: passes that mend what is left, in turn.
     :param fit: samples that criteria and compensation may look at.
     :param held_out: samples that quality is measured on.
     """
 
     context: Context
     pruning: PruneChannels
-    recover: bool
+    recovery: tuple[Pass, ...]
     fit: Samples
     held_out: Samples
     from_start: bool = False
@@ -51,8 +51,11 @@ class Trials:
         self._start, self._told = self.amount(self.context), len(self.context.remarks)
 
     def run(self, ratio: float) -> tuple[Context, bool]:
-        """A copy with `ratio` of the budget pruned away and the rest refitted, in a context of its own; and whether something
-        went."""
+        """A copy with `ratio` of the budget pruned away and the rest mended, in a context of its own; and whether something
+        went.
+
+        :raises KeyboardInterrupt: also where a pass of the recovery would end with its best: a trial is finished or dropped.
+        """
         given = self._first if self.from_start else self.context
         known = given.reference
         aside = dataclasses.replace(
@@ -60,8 +63,10 @@ class Trials:
             reference=Reference(self._reference, copy.deepcopy(known.kept) if known is not None else {}),
         )  # fmt: skip
         changed = run_pass(dataclasses.replace(self.pruning, ratio=ratio), aside)
-        if changed and self.recover:
-            run_pass(Compensate(), aside)
+        for pass_ in self.recovery if changed else ():
+            run_pass(pass_, aside)
+            if aside.interrupted is not given.interrupted:
+                raise KeyboardInterrupt
         return aside, changed
 
     def cut(self, trial: Context) -> float:

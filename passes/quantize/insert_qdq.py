@@ -46,7 +46,7 @@ class InsertQdq(Pass):
         if context.model.opset < FOUR_BITS and any(_is_small(value) for value in graph.values):
             raise_opset(context.model, FOUR_BITS)
         placement = place(graph, dialect)
-        integer = _integer_nodes(placement, dialect)
+        integer = integer_nodes(placement, dialect)
         _explain(graph, placement, integer, dialect, context)
         _Inserter(graph, placement, integer, dialect, context).run()
         for value in graph.values:
@@ -57,7 +57,7 @@ def _is_small(value: Value) -> bool:
     return value.qparams is not None and value.qparams.dtype.bits < 8
 
 
-def _integer_nodes(placement: Placement, dialect: Dialect) -> dict[Node, Role]:
+def integer_nodes(placement: Placement, dialect: Dialect) -> dict[Node, Role]:
     """The nodes whose values all have the parameters that they need."""
     return {node: role for node, role in placement.nodes.items() if _is_ready(node, role, placement, dialect)}
 

@@ -126,7 +126,7 @@ def scale_weight(weights: Value, users: list[Node], dtype: DType, dialect: Diale
     if dtype.bits < 8:
         magnitude = _least_error(array, magnitude, dtype, axis)
     for node in () if dialect.float_bias else users:
-        magnitude = np.maximum(magnitude, limits(dtype)[1] * _smallest_scale(node, magnitude.shape))
+        magnitude = np.maximum(magnitude, limits(dtype)[1] * smallest_scale(node, magnitude.shape))
     return symmetric(magnitude.astype(np.float32), dtype, axis)
 
 
@@ -144,7 +144,7 @@ def _least_error(
     return best
 
 
-def _smallest_scale(node: Node, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+def smallest_scale(node: Node, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     """What the bias asks of each scale of the weights: fit into the accumulator, and have a scale that float32 holds."""
     data = node.input(0).qparams
     assert data is not None

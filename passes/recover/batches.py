@@ -65,7 +65,9 @@ class Batches:
         start, arrays = self._parts[part]
         labels = self.samples.labels
         numbers = rows + start
-        return Batch({name: array[rows] for name, array in arrays.items()}, None if labels is None else labels[numbers], numbers)
+        return Batch(
+            {name: array[rows] for name, array in arrays.items()}, None if labels is None else labels[numbers], numbers
+        )
 
     def _pieces(self, random: np.random.Generator | None) -> list[tuple[int, npt.NDArray[np.int64]]]:
         pieces = []

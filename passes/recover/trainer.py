@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from deburr.passes.recover.teacher import Teacher
 
 SAVE_SECONDS = 30.0  # between two states that are saved within an epoch
 _MOMENTUM = 0.9
-_LARGEST_GRADIENT = 1.0  # the norm beyond which gradients are scaled down, once in a while a batch explodes
+_LARGEST_GRADIENT = 1.0  # the norm beyond which the weights' gradients are scaled down: once in a while a batch explodes
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,6 @@ class Trainer:
         self._teachers = (teacher, teacher) if teacher is None else (teacher, teacher.twin())
         self.parameters: list[Any] = list(module.parameters())
         self.masks: list[tuple[Any, Any]] = []  # a parameter, and where it stays zero
-        self.constrain: Callable[[], None] = lambda: None  # called after every step
         self.progress = Progress()
         self._optimizer = _optimizer(self.parameters, settings)
         self._saved = time.monotonic()
@@ -139,9 +138,8 @@ class Trainer:
         for parameter, mask in self.masks:
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(mask, 0)
-        torch.nn.utils.clip_grad_norm_(self.parameters, _LARGEST_GRADIENT)
+        torch.nn.utils.clip_grad_norm_(self.module.weights, _LARGEST_GRADIENT)
         self._optimizer.step()
-        self.constrain()
         return float(loss.detach())
 
     def _wanted(self, which: int, batch: Batch, *, keep: bool) -> dict[str, Array]:

@@ -53,7 +53,15 @@ def test_every_wiring_of_the_matrix_gives_the_same_numbers(name):
 
 @pytest.mark.parametrize(
     "proto",
-    [conv_chain(), conv_chain(opset=11), residual_block(shortcut=True), depthwise_separable(), perceptron(), resnet(), mobilenet()],
+    [
+        conv_chain(),
+        conv_chain(opset=11),
+        residual_block(shortcut=True),
+        depthwise_separable(),
+        perceptron(),
+        resnet(),
+        mobilenet(),
+    ],
 )
 def test_networks_give_the_same_numbers(proto):
     assert difference(proto) < 1e-4

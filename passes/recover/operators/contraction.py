@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from deburr.passes.recover.operators.table import Call, Tensor, Uncovered, function, plain
-from deburr.passes.recover.operators.windows import padding, padded
+from deburr.passes.recover.operators.windows import padded, padding
 
 _CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
