@@ -19,8 +19,9 @@ from deburr.passes.recover.extra import require_torch
 def run(pipeline: Pipeline, context: Context, instruments: Sequence[Instrument] = ()) -> None:
     """Run the passes on `context.model`, in place.
 
-    :raises DeburrError: before anything runs, E206 if a pass needs data and there is none, E902 if one needs torch; E204 if a pass fails; E205 from
-        `VerifyEach`; and what passes raise themselves. After an error the model may be half edited.
+    :raises DeburrError: before anything runs, E206 if a pass needs data and there is none, E902 if one needs torch and it is
+        not installed; E204 if a pass fails; E205 from `VerifyEach`; and what passes raise themselves. After an error the model
+        may be half edited.
 
     A pass that `keeps_best` survives one KeyboardInterrupt: it ends with its best model, `context.interrupted` names it, and
     the pipeline goes on, because what follows (insert-qdq, …) may be what makes the model of use. A second one goes up.

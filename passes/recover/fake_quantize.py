@@ -43,7 +43,7 @@ class FakeQuantize(torch.nn.Module):  # type: ignore[misc]
         axis = self._start.axis
         shape = [] if axis is None else [-1 if index == axis else 1 for index in range(x.ndim)]
         scale, zero = self.scale.detach().reshape(shape), self._zero.reshape(shape)
-        return _RoundTrip.apply(x, self.log_factor, scale, zero, limits(self._start.dtype))
+        return _RoundTrip.apply(x, self.log_factor, scale, (zero, limits(self._start.dtype)))
 
 
 class FakeBias:
@@ -63,7 +63,8 @@ class FakeBias:
 
 class _RoundTrip(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
-    def forward(ctx: Any, x: Tensor, log_factor: Tensor, scale: Tensor, zero: Tensor, bounds: tuple[int, int]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, log_factor: Tensor, scale: Tensor, grid: tuple[Tensor, tuple[int, int]]) -> Tensor:
+        zero, bounds = grid
         ctx.save_for_backward(x, scale, zero)
         ctx.bounds, ctx.shape = bounds, log_factor.shape
         return (_integers(x, scale, zero, bounds) - zero) * scale
@@ -79,7 +80,7 @@ class _RoundTrip(torch.autograd.Function):  # type: ignore[misc]
         # LSQ's step relative to the scale: gradient / sqrt(count * largest integer), over the scale.
         total = (gradient * slope).sum_to_size(scale.shape) if scale.ndim else (gradient * slope).sum()
         factor = total / scale / math.sqrt(count * ctx.bounds[1])
-        return passed, factor.reshape(ctx.shape), None, None, None
+        return passed, factor.reshape(ctx.shape), None, None
 
 
 def _integers(x: Tensor, scale: Tensor, zero: Tensor, bounds: tuple[int, int]) -> Tensor:

@@ -99,7 +99,7 @@ class TrainingPass(Pass):
         variances = {}
         if teacher is not None:
             first = teacher.outputs(next(batches[0].in_order()), keep=False)
-            variances = {name: float(np.var(first[name])) for name in names}
+            variances = {name: float(np.asarray(first[name], np.float64).var()) for name in names}
         labelled = labelled_output(graph, data.labels, where) if aim != "distill" and data.labels is not None else None
         module.to(memory_format=torch.channels_last)
         arrays = [weight.detach().numpy() for weight in module.parameters()]

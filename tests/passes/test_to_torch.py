@@ -71,8 +71,8 @@ def test_a_refusal_names_the_operator_and_why():
     with pytest.raises(DeburrError) as caught:
         deburr.train.to_torch(read(case("quantized_shared")))
     assert str(caught.value) == (
-        "error[E207]: QuantizeLinear cannot be trained through, node QuantizeLinear 'QuantizeLinear_5': torch does not compute it, "
-        "and what stands in front of it trains; train before insert-qdq"
+        "error[E207]: QuantizeLinear cannot be trained through, node QuantizeLinear 'QuantizeLinear_5': "
+        "torch does not compute it, and what stands in front of it trains; train before insert-qdq"
     )
 
 

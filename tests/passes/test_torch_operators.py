@@ -36,7 +36,8 @@ def data_of(case) -> tuple[dict, list] | None:
     inputs, expected = case.data_sets[0]
     if any(getattr(array, "dtype", None) not in TYPES for array in (*inputs, *expected)):
         return None
-    return dict(zip((value.name for value in case.model.graph.input), map(torch.from_numpy, map(np.array, inputs)))), expected
+    names = [value.name for value in case.model.graph.input]
+    return {name: torch.from_numpy(np.array(array)) for name, array in zip(names, inputs, strict=True)}, expected
 
 
 @pytest.mark.parametrize("part", range(PARTS))

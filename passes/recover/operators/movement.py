@@ -74,25 +74,28 @@ def split(call: Call, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, .
 
 
 @function("Slice")
-def slice_(
-    call: Call, x: Tensor, starts: Tensor | None = None, ends: Tensor | None = None, axes: Tensor | None = None,
-    steps: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    begin, end = call.list("starts", starts) or [], call.list("ends", ends) or []
-    chosen = call.list("axes", axes) or list(range(len(begin)))
-    stride = call.list("steps", steps) or [1] * len(begin)
-    for first, last, axis, step in zip(begin, end, chosen, stride, strict=True):
-        first, last, step = slice(first, _bound(last, step, x.shape[axis]), step).indices(x.shape[axis])
-        if step > 0:
-            x = x[(slice(None),) * (axis % x.ndim) + (slice(first, max(first, last), step),)]
-        else:  # torch slices forwards only
-            x = x.index_select(axis, torch.arange(first, last, step, device=x.device))
+def slice_(call: Call, x: Tensor, *given: Tensor | None) -> Tensor:
+    """Starts, ends, axes and steps are inputs since opset 10, attributes before."""
+    given = (*given, *(None,) * (4 - len(given)))
+    names = ("starts", "ends", "axes", "steps")
+    starts, ends, axes, steps = (call.list(name, one) for name, one in zip(names, given, strict=True))
+    count = len(starts or ())
+    chosen, strides = axes or range(count), steps or [1] * count
+    for start, end, axis, step in zip(starts or (), ends or (), chosen, strides, strict=True):
+        x = _cut(x, axis % x.ndim, slice(start, _bound(end, step, x.shape[axis]), step))
     return x
 
 
-def _bound(last: int, step: int, size: int) -> int | None:
+def _cut(x: Tensor, axis: int, wanted: slice) -> Tensor:
+    first, last, step = wanted.indices(x.shape[axis])
+    if step < 0:  # torch slices forwards only
+        return x.index_select(axis, torch.arange(first, last, step, device=x.device))
+    return x[(slice(None),) * axis + (slice(first, max(first, last), step),)]
+
+
+def _bound(end: int, step: int, size: int) -> int | None:
     """Python reads an end of -1 as the last element; so far below 0 ONNX means in front of the first one."""
-    return None if step < 0 and last < -size else last
+    return None if step < 0 and end < -size else end
 
 
 @function("Pad")

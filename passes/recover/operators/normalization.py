@@ -11,10 +11,11 @@ from deburr.passes.recover.operators.table import Call, Tensor, Uncovered, funct
 
 
 @function("BatchNormalization")
-def batch_normalization(call: Call, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+def batch_normalization(call: Call, x: Tensor, *statistics: Tensor) -> Tensor:
     """With the statistics that the model holds: they stay as they are while scale and shift train."""
     if call.get("training_mode", 0) or call.outputs > 1:
         raise Uncovered("it takes its statistics from the batch")
+    scale, shift, mean, variance = statistics
     return functional.batch_norm(x, mean, variance, scale, shift, training=False, eps=call.get("epsilon", 1e-5))
 
 

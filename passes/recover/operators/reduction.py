@@ -8,6 +8,21 @@ import torch
 
 from deburr.passes.recover.operators.table import Call, Tensor, Uncovered, axes_of, function
 
+
+def _extreme(made: Any, x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    if not x.numel():
+        raise Uncovered("it is the extreme of nothing")
+    if x.dtype is torch.bool:
+        return made(x.to(torch.uint8), axes, keepdim=keep).to(torch.bool)
+    return made(x, axes, keepdim=keep)
+
+
+def _product(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    for axis in reversed(axes):
+        x = x.prod(axis, keepdim=keep)
+    return x
+
+
 _REDUCTIONS: dict[str, Any] = {
     "ReduceL1": lambda x, axes, keep: x.abs().sum(axes, keepdim=keep),
     "ReduceL2": lambda x, axes, keep: x.square().sum(axes, keepdim=keep).sqrt(),
@@ -16,7 +31,7 @@ _REDUCTIONS: dict[str, Any] = {
     "ReduceMax": lambda x, axes, keep: _extreme(torch.amax, x, axes, keep),
     "ReduceMean": lambda x, axes, keep: x.mean(axes, keepdim=keep),
     "ReduceMin": lambda x, axes, keep: _extreme(torch.amin, x, axes, keep),
-    "ReduceProd": lambda x, axes, keep: _product(x, axes, keep),
+    "ReduceProd": _product,
     "ReduceSum": lambda x, axes, keep: x.sum(axes, keepdim=keep),
     "ReduceSumSquare": lambda x, axes, keep: x.square().sum(axes, keepdim=keep),
 }
@@ -31,20 +46,6 @@ def reduce(call: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
             return _REDUCTIONS[call.node.op](x.unsqueeze(-1), (-1,), False).to(x.dtype)
     keep = bool(call.get("keepdims", 1))
     return _REDUCTIONS[call.node.op](x, tuple(axes_of(chosen or None, x.ndim)), keep).to(x.dtype)
-
-
-def _extreme(made: Any, x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
-    if not x.numel():
-        raise Uncovered("it is the extreme of nothing")
-    if x.dtype is torch.bool:
-        return made(x.to(torch.uint8), axes, keepdim=keep).to(torch.bool)
-    return made(x, axes, keepdim=keep)
-
-
-def _product(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
-    for axis in reversed(axes):
-        x = x.prod(axis, keepdim=keep)
-    return x
 
 
 @function("ArgMax", "ArgMin")
