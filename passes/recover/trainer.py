@@ -27,6 +27,7 @@ from deburr.passes.recover.module import TorchModel
 from deburr.passes.recover.teacher import Teacher
 
 SAVE_SECONDS = 30.0  # between two states that are saved within an epoch
+NOTHING = 1e-9  # a distance from the original's outputs that only rounding makes
 _MOMENTUM = 0.9
 _LARGEST_GRADIENT = 1.0  # the norm beyond which the weights' gradients are scaled down: once in a while a batch explodes
 
@@ -124,6 +125,8 @@ class Trainer:
     def _is_over(self) -> bool:
         losses, patience = self.progress.losses, self._settings.patience
         waited = self.progress.epoch - self.progress.best_epoch
+        if losses[0] < NOTHING and self._loss.labelled is None:
+            return True
         return not math.isfinite(losses[-1]) or (patience is not None and waited > patience)
 
     def _step(self, batch: Batch) -> float:

@@ -152,7 +152,9 @@ def explain(trainer: Trainer, graph: Graph, context: Context) -> None:
     if not progress.losses:
         return
     place, before = f"graph {graph.name!r}", progress.losses[0]
-    if progress.best_epoch:
+    if len(progress.losses) == 1 and not progress.training_losses:
+        context.remark(place, "it gives what the original gives: there is nothing to recover", "put it behind what prunes")
+    elif progress.best_epoch:
         context.remark(
             place, f"the loss on samples kept apart fell from {before:.4g} to {progress.best_loss:.4g} in epoch "
             f"{progress.best_epoch} of {len(progress.losses) - 1}",
