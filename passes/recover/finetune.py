@@ -14,8 +14,8 @@ from deburr.passes.recover.training import TrainingPass, explain, keep_zeros, re
 class Finetune(TrainingPass):
     """Train the weights that are left, on the outputs of the original model, on labels, or on both.
 
-    The original is the model as the pipeline got it (Hinton et al. 2015, "Distilling the knowledge in a neural network"). With
-    `loss=auto` labels count where the data has them. Weights, biases, and scales and shifts of normalizations train;
+    The original is the model as the pipeline got it (Hinton et al. 2015, "Distilling the knowledge in a neural network"), or
+    another ONNX file, `teacher`. With `loss=auto` labels count where the data has them. Weights, biases, and scales and shifts of normalizations train;
     statistics of BatchNormalization stay. Shapes stay, and so do the zeros of pruned weights unless `keep_zeros=false`.
 
     The learning rate rises to `lr` over the share `warmup` of the steps and falls to 0 along a cosine. A share `validate` of

@@ -51,6 +51,7 @@ class TrainingPass(Pass):
     validate: float = 0.1
     patience: int | None = None
     augment: str = ""
+    teacher: str = ""
     checkpoint: str = ""
 
     def _check(self) -> None:
@@ -95,7 +96,7 @@ class TrainingPass(Pass):
         batches = [Batches(part, size or self.batch, size is not None) for part in (fit, held_out)]
         aim = self._aim(data)
         names = [value.name for value in float_outputs(graph)] if aim != "labels" else []
-        teacher = Teacher(_original(context), names) if names else None
+        teacher = Teacher(self._original(context), names) if names else None
         variances = {}
         if teacher is not None:
             first = teacher.outputs(next(batches[0].in_order()), keep=False)
@@ -120,6 +121,33 @@ class TrainingPass(Pass):
         if self.loss != "auto":
             return self.loss
         return "distill" if data.labels is None else "both"
+
+    def _original(self, context: Context) -> Model:
+        """The model that is learnt from: the file of `teacher`, else the model as the pipeline got it.
+
+        Where a pass runs without a pipeline, that is the model before pruning, or as it is.
+
+        :raises DeburrError: E101 to E106 for the file, E206 where it lacks an input or output.
+        """
+        if self.teacher:
+            return self._read_teacher(context.model)
+        if context.original is None:
+            context.original = context.reference.model if context.reference is not None else duplicate(context.model)
+        return context.original
+
+    def _read_teacher(self, model: Model) -> Model:
+        from deburr.ir.onnx_reader import read
+
+        found = read(Path(self.teacher))
+        for kind in ("inputs", "outputs"):
+            mine, theirs = ({value.name for value in getattr(one.graph, kind)} for one in (model, found))
+            wrong = (theirs - mine) if kind == "inputs" else (mine - theirs)
+            if wrong:
+                raise DeburrError(
+                    "E206", f"the teacher's {kind} are others", where=self.teacher, why=f"{', '.join(sorted(wrong))} differ",
+                    hint="a teacher has the input and output names of the model that learns",
+                )  # fmt: skip
+        return found
 
     def _identity(self, context: Context) -> str:
         """The options and the seed, without the name of the checkpoint."""
@@ -161,10 +189,3 @@ def explain(trainer: Trainer, graph: Graph, context: Context) -> None:
         )  # fmt: skip
     else:
         context.remark(place, f"no epoch is better than before, with a loss of {before:.4g}: nothing changed", "try a lower lr")
-
-
-def _original(context: Context) -> Model:
-    """The model as the pipeline got it; where a pass runs without a pipeline, as it was before pruning, or as it is."""
-    if context.original is None:
-        context.original = context.reference.model if context.reference is not None else duplicate(context.model)
-    return context.original
