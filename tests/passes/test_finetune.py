@@ -46,7 +46,9 @@ def test_the_original_is_the_model_as_the_pipeline_got_it():
 @pytest.mark.parametrize("pruning", ["sparsity=0.7", "pattern=(2,4)"])
 def test_pruned_weights_stay_zero(pruning, optimizer):
     masked = trained(PROTO, f"clean,prune-weights{{{pruning}}}")
-    context = trained(PROTO, f"clean,prune-weights{{{pruning}}},finetune{{epochs=2,lr=0.01,optimizer={optimizer},weight_decay=0.1}}")
+    context = trained(
+        PROTO, f"clean,prune-weights{{{pruning}}},finetune{{epochs=2,lr=0.01,optimizer={optimizer},weight_decay=0.1}}"
+    )
     before, after = weights(masked.model), weights(context.model)
     changed = 0
     for name, array in before.items():
@@ -203,7 +205,9 @@ def test_samples_of_several_sizes():
     assert "fell from" in remarks(context, "finetune")[0]
 
 
-@pytest.mark.parametrize("option", ["epochs=0", "lr=0.0", "batch=0", "validate=1.0", "warmup=1.0", "patience=-1", "weight_decay=-1.0"])
+@pytest.mark.parametrize(
+    "option", ["epochs=0", "lr=0.0", "batch=0", "validate=1.0", "warmup=1.0", "patience=-1", "weight_decay=-1.0"]
+)
 def test_options_out_of_range(option):
     name = option.split("=")[0]
     with pytest.raises(DeburrError, match=rf"error\[E203\]: {name} is out of range, pass finetune"):

@@ -34,7 +34,9 @@ def test_schedules(schedule, gone):
     made = PruneFinetune(ratio=0.6, steps=4, schedule=schedule)
     assert [made.gone_after(step) for step in range(1, 5)] == pytest.approx(gone)
     if schedule == "cubic":
-        assert [PruneFinetune(ratio=0.6, steps=4, schedule="agp").gone_after(step) for step in range(1, 5)] == pytest.approx(gone)
+        assert [PruneFinetune(ratio=0.6, steps=4, schedule="agp").gone_after(step) for step in range(1, 5)] == pytest.approx(
+            gone
+        )
 
 
 def test_a_step_that_breaks_the_floor_is_not_kept():

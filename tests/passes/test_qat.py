@@ -67,7 +67,12 @@ def duplicate_with_scales(model):
     return made
 
 
-MODELS = {"residual": residual_block(shortcut=True), "depthwise": depthwise_separable(), "concat": concat_branches(), "mlp": perceptron()}
+MODELS = {
+    "residual": residual_block(shortcut=True),
+    "depthwise": depthwise_separable(),
+    "concat": concat_branches(),
+    "mlp": perceptron(),
+}
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -109,7 +114,10 @@ def test_weights_and_activations_of_four_bits():
 
     before, after = run(noted(), "insert-qdq"), run(noted(), "qat{epochs=12,lr=0.005,batch=16},insert-qdq")
     assert error(after.model, PROTO) < 0.5 * error(before.model, PROTO)
-    assert {value.dtype for value in after.model.graph.values if value.dtype and value.dtype.bits == 4} == {DType.UINT4, DType.INT4}
+    assert {value.dtype for value in after.model.graph.values if value.dtype and value.dtype.bits == 4} == {
+        DType.UINT4,
+        DType.INT4,
+    }
 
 
 def test_weights_lie_on_their_grid_and_keep_one_scale_a_channel():

@@ -131,14 +131,3 @@ def test_weights_have_the_names_of_the_model_and_statistics_do_not_train():
     node = next(node for node in model.graph.nodes if node.op == "BatchNormalization")
     assert {node.input(1).name, node.input(2).name} <= set(names)
     assert not {node.input(3).name, node.input(4).name} & set(names)
-
-
-def test_without_torch_one_line_says_so(monkeypatch):
-    import importlib.util
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None)
-    with pytest.raises(DeburrError) as caught:
-        deburr.train.to_torch(read(perceptron()))
-    assert str(caught.value) == (
-        "error[E902]: torch is missing, deburr.train.to_torch: it computes the gradients; pip install 'deburr[train]'"
-    )
