@@ -15,8 +15,9 @@ class Finetune(TrainingPass):
     """Train the weights that are left, on the outputs of the original model, on labels, or on both.
 
     The original is the model as the pipeline got it (Hinton et al. 2015, "Distilling the knowledge in a neural network"), or
-    another ONNX file, `teacher`. With `loss=auto` labels count where the data has them. Weights, biases, and scales and shifts of normalizations train;
-    statistics of BatchNormalization stay. Shapes stay, and so do the zeros of pruned weights unless `keep_zeros=false`.
+    another ONNX file, `teacher`. With `loss=auto` labels count where the data has them. Weights, biases, and scales and shifts
+    of normalizations train; statistics of BatchNormalization stay. Shapes stay, and so do the zeros of pruned weights unless
+    `keep_zeros=false`.
 
     The learning rate rises to `lr` over the share `warmup` of the steps and falls to 0 along a cosine. A share `validate` of
     the samples is kept apart: the epoch with the lowest loss on them is what remains, and after `patience` epochs without a

@@ -79,8 +79,8 @@ def test_labels_that_are_missing_are_asked_for():
     with pytest.raises(DeburrError) as caught:
         trained(PROTO, "finetune{loss=labels}")
     assert str(caught.value) == (
-        "error[E206]: loss=labels needs labels, pass finetune{loss=labels}: memory has none; add an array `labels` [samples] to "
-        "the data, or train with loss=distill"
+        "error[E206]: loss=labels needs labels, pass finetune{loss=labels}: memory has none; add an array `labels` [samples] "
+        "to the data, or train with loss=distill"
     )
 
 
