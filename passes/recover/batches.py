@@ -12,6 +12,7 @@ from deburr.ir.errors import DeburrError
 from deburr.ir.samples import Samples
 from deburr.ir.types import Array
 
+Order = list[tuple[int, npt.NDArray[np.int64]]]  # (part, rows within it) for each batch
 Augment = Callable[[dict[str, Array], np.random.Generator], dict[str, Array]]
 
 
@@ -52,8 +53,8 @@ class Batches:
     def __len__(self) -> int:
         return len(self._pieces(None))
 
-    def shuffled(self, random: np.random.Generator) -> list[tuple[int, npt.NDArray[np.int64]]]:
-        """An epoch: (part, rows within it) for each batch."""
+    def shuffled(self, random: np.random.Generator) -> Order:
+        """An epoch."""
         pieces = self._pieces(random)
         return [pieces[index] for index in random.permutation(len(pieces))]
 
@@ -69,7 +70,7 @@ class Batches:
             {name: array[rows] for name, array in arrays.items()}, None if labels is None else labels[numbers], numbers
         )
 
-    def _pieces(self, random: np.random.Generator | None) -> list[tuple[int, npt.NDArray[np.int64]]]:
+    def _pieces(self, random: np.random.Generator | None) -> Order:
         pieces = []
         for number, (_, arrays) in enumerate(self._parts):
             count = min(map(len, arrays.values()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from deburr.ir.types import Array
 from deburr.passes.core import Progress as ProgressBar
 from deburr.passes.recover import checkpoint
-from deburr.passes.recover.batches import Augment, Batch, Batches
+from deburr.passes.recover.batches import Augment, Batch, Batches, Order
 from deburr.passes.recover.checkpoint import Progress
 from deburr.passes.recover.losses import Loss
 from deburr.passes.recover.module import TorchModel
@@ -82,9 +82,9 @@ class Trainer:
     def figures(self) -> str:
         """How far it is, for the progress bar."""
         progress = self.progress
-        recent = float(np.mean(progress.training_losses[-50:])) if progress.training_losses else math.nan
+        recent = float(np.mean(progress.training_losses[-len(self._fit) :])) if progress.training_losses else math.nan
         apart = progress.losses[-1] if progress.losses else math.nan
-        return f"epoch {progress.epoch + 1}/{self._settings.epochs}: loss {recent:.4g}, on samples kept apart {apart:.4g}"
+        return f"epoch {progress.epoch}/{self._settings.epochs}: loss {recent:.4g}, on samples kept apart {apart:.4g}"
 
     def run(self, bar: ProgressBar) -> Progress:
         """Train to the end; the module then holds the best weights, also after a KeyboardInterrupt, which goes up.
@@ -103,24 +103,31 @@ class Trainer:
         if not self.progress.losses:
             self._measure()
             self._save()
-        for _step in bar(self._walk(), self.steps - self.done, self.figures):
+        for _epoch in bar(self._epochs(bar), self._settings.epochs - self.progress.epoch, self.figures):
             pass
 
-    def _walk(self) -> Iterable[int]:
-        """Every step that is still to do, yielded once it is done."""
+    def _epochs(self, bar: ProgressBar) -> Iterator[int]:
+        """Every epoch that is still to do, yielded once it is done and measured."""
         progress = self.progress
         while progress.epoch < self._settings.epochs and not self._is_over():
             order = self._fit.shuffled(self._random(progress.epoch))
-            while progress.batch < len(order):
-                batch = self._augmented(self._fit.take(*order[progress.batch]))
-                progress.training_losses.append(self._step(batch))
-                progress.batch += 1
-                if progress.batch < len(order) and time.monotonic() - self._saved >= SAVE_SECONDS:
-                    self._save()
-                yield self.done
+            for _batch in bar(self._batches(order), len(order) - progress.batch, f"epoch {progress.epoch + 1}"):
+                pass
             progress.epoch, progress.batch = progress.epoch + 1, 0
             self._measure()
             self._save()
+            yield progress.epoch
+
+    def _batches(self, order: Order) -> Iterator[int]:
+        """The batches of an epoch that are still to do, yielded once they are done."""
+        progress = self.progress
+        while progress.batch < len(order):
+            batch = self._augmented(self._fit.take(*order[progress.batch]))
+            progress.training_losses.append(self._step(batch))
+            progress.batch += 1
+            if progress.batch < len(order) and time.monotonic() - self._saved >= SAVE_SECONDS:
+                self._save()
+            yield progress.batch
 
     def _is_over(self) -> bool:
         losses, patience = self.progress.losses, self._settings.patience

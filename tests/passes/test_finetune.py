@@ -106,18 +106,19 @@ def test_a_learning_rate_that_destroys_changes_nothing():
 
 
 def test_patience_ends_it_early():
-    steps = []
+    told = []
 
     def count(items, total, description):
         for item in items:
-            steps.append(description())
             yield item
+            if callable(description):
+                told.append(description())
 
     context = context_of(PROTO)
     context.progress = count
     run(context, "clean,prune-weights{sparsity=0.5},finetune{epochs=40,lr=30.0,patience=1,batch=32,warmup=0.0}")
-    assert len(steps) < 0.3 * 40 * 3
-    assert steps[0].startswith("epoch 1/40: loss")
+    assert len(told) < 12
+    assert told[0].startswith("epoch 1/40: loss")
 
 
 @pytest.mark.parametrize("steps", [1, 8, 17])

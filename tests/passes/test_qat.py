@@ -39,7 +39,7 @@ def test_it_rounds_as_the_emitted_model_does(data):
 
 
 def test_gradients_are_those_of_learned_step_size_quantization():
-    """Straight through inside the range; for the scale round(v) - v there and the bounds outside, over sqrt(count · largest)."""
+    """Straight through inside the range; for the scale round(v) - v there, the bounds outside, over sqrt(count · largest)."""
     quantizer = fake(QParams(np.asarray(0.5, np.float32), np.asarray(0, np.int32), DType.INT4))
     x = torch.tensor([0.6, -1.3, 9.0, -9.0], requires_grad=True)
     quantizer(x).sum().backward()

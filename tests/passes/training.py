@@ -52,12 +52,15 @@ class Stopped(Exception):
 
 
 def stop_after(steps: int, error: type[BaseException]):
-    """A progress bar that raises once so many steps are done."""
+    """Progress bars that raise once so many batches are done, over all epochs."""
+    done = []
 
     def progress(items, total, description):
-        for number, item in enumerate(items, 1):
+        for item in items:
             yield item
-            if number == steps:
-                raise error
+            if isinstance(description, str) and description.startswith("epoch"):
+                done.append(item)
+                if len(done) == steps:
+                    raise error
 
     return progress
