@@ -6,7 +6,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow bench lint format clean debian
+.PHONY: help demo test test-slow test-train bench lint format clean debian
 
 # What tests read from Debian: installed where that is allowed, else the tests that need it are skipped, and say so.
 DEBIAN := dataset-fashion-mnist qemu-user-static libstdc++6-arm64-cross
@@ -27,6 +27,14 @@ test: $(VENV)/.developing debian ## ruff, mypy, every test that is not slow; amo
 
 test-slow: $(VENV)/.developing debian ## the slow tests alone
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m slow
+
+# On Linux torch from PyPI brings gigabytes for CUDA. A smaller one does as well: install it into .venv first, from
+# https://download.pytorch.org/whl/cpu for instance, and it is taken as it is.
+test-train: $(VENV)/.developing debian ## the tests that train, which need torch: installed first unless .venv has it
+	@$(PY) -c "import torch" 2>/dev/null || $(PY) -m pip install --quiet --editable ".[train]"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile tests/passes/test_torch_operators.py tests/passes/test_to_torch.py \
+	  tests/passes/test_finetune.py tests/passes/test_qat.py tests/passes/test_prune_finetune.py
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) tests/test_every_pass.py -k "finetune or qat"
 
 bench: $(VENV)/.installed ## ResNet-18 at 224x224 beside its peers; figures in build/figures
 	$(PY) benchmarks/x86.py --models resnet18 --out build/x86

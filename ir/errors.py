@@ -25,6 +25,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "E204": "a pass failed",
         "E205": "a pass left the model invalid",
         "E206": "a pass needs something that was not given",
+        "E207": "an operator that cannot be trained through",
         # 3xx: data
         "E301": "the data file cannot be read",
         "E302": "an input of the model is missing in the data, or one is unknown",

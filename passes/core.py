@@ -66,6 +66,7 @@ class Context:
     work_folder: Path | None = None
     remarks: list[Remark] = field(default_factory=list)
     running: Pass | None = None  # kept by the manager
+    original: Model | None = None  # the model as the pipeline got it, kept by the manager where a pass needs it
     reference: Reference | None = None  # the model before the first pruning, kept by prune-channels
     interrupted: Pass | None = None  # the pass that the user ended early, kept by the manager
     _analyses: dict[tuple[Any, int], tuple[int, Graph, Any]] = field(default_factory=dict)
@@ -110,6 +111,8 @@ class Pass(ABC):
     minimum_opset: ClassVar[int] = 1  # the manager raises the model's opset to this first
     main_graph_only: ClassVar[bool] = False  # else the manager also visits subgraphs and functions, innermost first
     needs_data: ClassVar[bool] = False  # refuse to run without calibration samples
+    needs_torch: ClassVar[bool] = False  # refuse to run without the extra deburr[train]
+    needs_original: ClassVar[bool] = False  # read context.original: the manager keeps a copy of the model as it got it
     idempotent: ClassVar[bool] = True  # a second run changes nothing; False where running it again is meant to go further
     keeps_best: ClassVar[bool] = False  # context.model is whole, and the best so far, all the time: Ctrl-C only ends it early
     tolerance: ClassVar[float | None] = 1e-4  # relative error allowed against the model before; None: changes what is computed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 
+from deburr.ir.duplicate import duplicate
 from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
 from deburr.ir.model import Model
@@ -12,18 +13,22 @@ from deburr.ir.node import Node
 from deburr.passes.core import Context, Pass
 from deburr.passes.instruments import Instrument, Step
 from deburr.passes.pipeline import Fixpoint, Item, Pipeline, Recipe, Repeat
+from deburr.passes.recover.extra import require_torch
 
 
 def run(pipeline: Pipeline, context: Context, instruments: Sequence[Instrument] = ()) -> None:
     """Run the passes on `context.model`, in place.
 
-    :raises DeburrError: E206 before anything runs, if a pass needs data and there is none; E204 if a pass fails; E205 from
-        `VerifyEach`; and what passes raise themselves. After an error the model may be half edited.
+    :raises DeburrError: before anything runs, E206 if a pass needs data and there is none, E902 if one needs torch and it is
+        not installed; E204 if a pass fails; E205 from `VerifyEach`; and what passes raise themselves. After an error the model
+        may be half edited.
 
     A pass that `keeps_best` survives one KeyboardInterrupt: it ends with its best model, `context.interrupted` names it, and
     the pipeline goes on, because what follows (insert-qdq, …) may be what makes the model of use. A second one goes up.
     """
     _check_needs(pipeline, context)
+    if context.original is None and any(pass_.needs_original for pass_ in pipeline.passes):
+        context.original = duplicate(context.model)
     for instrument in instruments:
         instrument.before_pipeline(pipeline, context)
     _Runner(context, instruments).run(pipeline, ())
@@ -33,6 +38,8 @@ def run(pipeline: Pipeline, context: Context, instruments: Sequence[Instrument] 
 
 def _check_needs(pipeline: Pipeline, context: Context) -> None:
     for pass_ in pipeline.passes:
+        if pass_.needs_torch:
+            require_torch(f"pass {pass_.name}")
         if pass_.needs_data and context.data is None:
             raise DeburrError(
                 "E206", f"the pass {pass_.name} needs calibration data", where=f"pipeline {pipeline}",
@@ -121,7 +128,8 @@ def run_pass(pass_: Pass, context: Context) -> bool:
         if not pass_.keeps_best or context.interrupted is not None:
             raise
         context.interrupted = pass_
-        reached = "with the best model so far" if context.model is not model else "before it had changed anything"
+        changed = context.model is not model or model.revision != before
+        reached = "with the best model so far" if changed else "before it had changed anything"
         context.remark("", f"interrupted: it ended early, {reached}")
     finally:
         context.running = None

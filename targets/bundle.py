@@ -100,7 +100,7 @@ class Bundle:
         :param inputs: for one run, `manifest["batch"]` samples.
         :raises DeburrError: as `run`.
         """
-        arrays = self._ordered(inputs)
+        arrays = self.ordered(inputs)
         for tensor, array, size in zip(self._description.inputs, arrays, self._sizes, strict=True):
             if array.shape != size:
                 raise DeburrError(

@@ -42,6 +42,12 @@ PASSES = sorted(registry.passes())
 RECIPES = sorted(registry.recipes())
 
 
+def require_extras(pipeline: Pipeline) -> None:
+    """Skip what needs torch where it is not installed; where it is, one thread is enough for models of this size."""
+    if any(one.needs_torch for one in pipeline.passes):
+        pytest.importorskip("torch", reason="the extra deburr[train] is not installed").set_num_threads(1)
+
+
 def run(proto: onnx.ModelProto, pipeline: Pipeline) -> Context:
     """The pipeline on a fresh copy, with data for passes that ask for it."""
     model = read(proto)
@@ -106,6 +112,7 @@ def _written(kind, option) -> str:
 def test_on_a_model(name, model):
     """Valid before and after, within the tolerance, the same for the same seed, and a second run changes nothing."""
     proto, pipeline = MODELS[model], parse(name)
+    require_extras(pipeline)
     context = run(proto, pipeline)
     after = to_proto(context.model)
     onnx.checker.check_model(after, full_check=True)

@@ -6,8 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from deburr.passes.core import Context
+from deburr.passes.core import Context, Pass
 from deburr.passes.prune.channels import PruneChannels
+from deburr.passes.prune.compensate import Compensate
 from deburr.passes.prune.trial import PruningTrials
 from deburr.passes.trial.quality import Floor
 from deburr.passes.trial.trials import prepare
@@ -32,5 +33,10 @@ class IterativePruning(PruneChannels):
         self._check()
         floor, held_out, fit = prepare(self, context)
         options = {option.name: getattr(self, option.name) for option in dataclasses.fields(PruneChannels)}
-        pruning, recover = PruneChannels(**options), self.recover == "compensate"
-        return PruningTrials(context, fit, held_out, pruning=pruning, recover=recover, from_start=from_start), floor
+        pruning = PruneChannels(**options)
+        return PruningTrials(context, fit, held_out, pruning=pruning, recovery=self.recovery, from_start=from_start), floor
+
+    @property
+    def recovery(self) -> tuple[Pass, ...]:
+        """The passes that mend what a trial has left."""
+        return (Compensate(),) if self.recover == "compensate" else ()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from deburr.ir.duplicate import duplicate
 from deburr.ir.model import Model
 from deburr.passes.analysis.classes import Mask
 from deburr.passes.core import Context
@@ -32,9 +33,6 @@ class Reference:
 
 def reference_of(context: Context) -> Reference:
     """The reference of this run of a pipeline: made, as a copy of the model, when it is first asked for."""
-    from deburr.ir.onnx_reader import read
-    from deburr.ir.onnx_writer import to_proto
-
     if context.reference is None:
-        context.reference = Reference(read(to_proto(context.model)))
+        context.reference = Reference(duplicate(context.model))
     return context.reference

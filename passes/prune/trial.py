@@ -6,11 +6,10 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from deburr.passes.analysis.cost import cost
-from deburr.passes.core import Context
+from deburr.passes.core import Context, Pass
 from deburr.passes.manager import run_pass
 from deburr.passes.prune.budget import Ledger
 from deburr.passes.prune.channels import PruneChannels
-from deburr.passes.prune.compensate import Compensate
 from deburr.passes.prune.reference import Reference
 from deburr.passes.trial.trials import Trials
 
@@ -19,11 +18,12 @@ from deburr.passes.trial.trials import Trials
 class PruningTrials(Trials):
     """Trials of one pruning pass; criteria and compensation may look at the samples to fit on.
 
+    :param recovery: passes that mend what is left, in turn.
     :param from_start: every trial starts from the model that the pass was given, else from the one adopted last.
     """
 
     pruning: PruneChannels
-    recover: bool
+    recovery: tuple[Pass, ...]
     from_start: bool = False
     figures: str = "prune"
     _first: Context = field(init=False)
@@ -35,13 +35,19 @@ class PruningTrials(Trials):
         self._start = self.amount(self.context)
 
     def run(self, ratio: float) -> tuple[Context, bool]:
-        """A copy with `ratio` of the budget pruned away and the rest refitted, in a context of its own; and whether something
-        went."""
+        """A copy with `ratio` of the budget pruned away and the rest mended, in a context of its own; and whether something
+        went.
+
+        :raises KeyboardInterrupt: also where a pass of the recovery would end with its best: a trial is finished or dropped.
+        """
         aside = self.aside(self._first if self.from_start else self.context)
         aside.reference = aside.reference or Reference(self.reference)
         changed = run_pass(dataclasses.replace(self.pruning, ratio=ratio), aside)
-        if changed and self.recover:
-            run_pass(Compensate(), aside)
+        before = aside.interrupted
+        for pass_ in self.recovery if changed else ():
+            run_pass(pass_, aside)
+            if aside.interrupted is not before:
+                raise KeyboardInterrupt
         return aside, changed
 
     def cut(self, trial: Context) -> float:

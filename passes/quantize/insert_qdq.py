@@ -51,7 +51,7 @@ class InsertQdq(Pass):
         raise_for_types(context.model)
         keep(graph, self.keep, f"pass {self}")
         placement = place(graph, dialect)
-        integer = _integer_nodes(placement, dialect)
+        integer = integer_nodes(placement, dialect)
         _explain(graph, placement, integer, dialect, context)
         _Inserter(graph, placement, integer, dialect, context).run()
         for value in graph.values:
@@ -69,7 +69,7 @@ def _is_newer(qparams: QParams | None) -> bool:
     return qparams is not None and (qparams.dtype.bits not in (8, 32) or qparams.block_size is not None)
 
 
-def _integer_nodes(placement: Placement, dialect: Dialect) -> dict[Node, Role]:
+def integer_nodes(placement: Placement, dialect: Dialect) -> dict[Node, Role]:
     """The nodes whose values all have the parameters that they need."""
     return {node: role for node, role in placement.nodes.items() if _is_ready(node, role, placement, dialect)}
 

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from deburr.ir.duplicate import duplicate
 from deburr.ir.errors import DeburrError
 from deburr.ir.model import Model
-from deburr.ir.onnx_reader import read
-from deburr.ir.onnx_writer import to_proto
 from deburr.ir.samples import Samples
 from deburr.passes.core import Context, Remark
 from deburr.passes.prune.reference import Reference
@@ -67,7 +66,7 @@ class Trials:
 
     def __post_init__(self) -> None:
         known = self.context.reference
-        self.reference = known.model if known is not None else _copy(self.context.model)
+        self.reference = known.model if known is not None else duplicate(self.context.model)
         self._told = len(self.context.remarks)
 
     def aside(self, given: Context | None = None) -> Context:
@@ -76,7 +75,7 @@ class Trials:
         known = given.reference
         reference = Reference(self.reference, copy.deepcopy(known.kept)) if known is not None else None
         return dataclasses.replace(
-            given, model=_copy(given.model), data=self.fit, remarks=[], running=None, reference=reference, _analyses={}
+            given, model=duplicate(given.model), data=self.fit, remarks=[], running=None, reference=reference, _analyses={}
         )
 
     def quality(self, trial: Context) -> Quality:
@@ -88,9 +87,3 @@ class Trials:
         before = self.context.remarks[: self._told]
         told = trial.remarks if remarks is None else remarks
         self.context.remarks[self._told :] = [remark for remark in told if remark not in before]
-
-
-def _copy(model: Model) -> Model:
-    copied = read(to_proto(model))
-    copied.folder = model.folder
-    return copied

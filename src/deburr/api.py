@@ -62,6 +62,7 @@ def optimize(
     :raises KeyboardInterrupt: but the first Ctrl-C during a pass that keeps its best model (prune-gradually, prune-search) only
         ends that pass: there is a remark, and the result's metadata `deburr.interrupted` names it.
     """
+    from deburr.ir.duplicate import duplicate
     from deburr.passes import manager
     from deburr.passes.core import Context
     from deburr.passes.pipeline import parse
@@ -70,7 +71,7 @@ def optimize(
     parsed = parse(pipeline) if isinstance(pipeline, str) else pipeline
     if target is not None and target not in names():
         find(target)  # raises, with the nearest name; looking at the host itself would import TVM for nothing
-    changed = load(model) if isinstance(model, str | Path) else _copy(model)
+    changed = load(model) if isinstance(model, str | Path) else duplicate(model)
     context = Context(changed, data=samples_for(changed, data), target=target, seed=seed)
     if target is not None:
         from deburr.stopwatch import stopwatch
@@ -164,12 +165,3 @@ def _note_pipeline(model: Model, pipeline: Pipeline) -> None:
     """Let the file say what was done to it; a bundle's manifest hands it on."""
     done = [model.metadata.get("deburr.pipeline", ""), str(pipeline.expanded())]
     model.metadata["deburr.pipeline"] = ",".join(filter(None, done))
-
-
-def _copy(model: Model) -> Model:
-    from deburr.ir.onnx_reader import read
-    from deburr.ir.onnx_writer import to_proto
-
-    copied = read(to_proto(model))
-    copied.folder = model.folder
-    return copied

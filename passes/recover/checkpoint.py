@@ -1,0 +1,92 @@
+"""The state of a training in a file: arrays alone, never pickled objects, and written whole or not at all.
+
+A training that was killed goes on from the file and ends with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deburr.ir.errors import DeburrError
+from deburr.ir.files import write_atomically
+from deburr.ir.samples import Samples, read_arrays
+from deburr.ir.types import Array
+
+
+@dataclass
+class Progress:
+    """Where a training is: batches done of an epoch, epochs done, and the best so far.
+
+    :param best: the weights of the lowest loss on the samples kept apart; `best_epoch` 0 is before training.
+    :param losses: on the samples kept apart: before training, and after each epoch.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    best: list[Array] = field(default_factory=list)
+    best_epoch: int = 0
+    losses: list[float] = field(default_factory=list)
+    training_losses: list[float] = field(default_factory=list)  # of each batch
+
+    @property
+    def best_loss(self) -> float:
+        return self.losses[self.best_epoch]
+
+
+def fingerprint(text: str, weights: list[Array], samples: Samples) -> str:
+    """What a checkpoint must agree with: the options, the weights at the start, and the data."""
+    digest = hashlib.sha256(text.encode())
+    for array in weights:
+        digest.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    for part in samples.parts:
+        for name, stored in part.items():
+            digest.update(f"{name}{stored.shape}{stored.dtype}".encode())
+    if samples.labels is not None:
+        digest.update(np.ascontiguousarray(samples.labels).tobytes())
+    return digest.hexdigest()
+
+
+def save(path: Path, identity: str, progress: Progress, weights: list[Array], optimizer: dict[str, Array]) -> None:
+    """:raises DeburrError: E109 where the file cannot be written."""
+    figures = {
+        "identity": identity, "epoch": progress.epoch, "batch": progress.batch, "best_epoch": progress.best_epoch,
+        "losses": progress.losses, "training_losses": progress.training_losses,
+    }  # fmt: skip
+    arrays = {f"weight/{index}": array for index, array in enumerate(weights)}
+    arrays |= {f"best/{index}": array for index, array in enumerate(progress.best)}
+    arrays |= {f"optimizer/{name}": array for name, array in optimizer.items()}
+
+    def write(fresh: Path) -> None:
+        with fresh.open("wb") as file:
+            np.savez(file, figures=np.frombuffer(json.dumps(figures).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+
+    write_atomically(path, write)
+
+
+def load(path: Path, identity: str) -> tuple[Progress, list[Array], dict[str, Array]] | None:
+    """Progress, weights and the optimizer's state; None where there is no file.
+
+    :raises DeburrError: E301 for a file that cannot be read, E203 for one of another training.
+    """
+    if not path.exists():
+        return None
+    arrays = read_arrays(path)
+    figures: dict[str, Any] = json.loads(bytes(arrays["figures"])) if "figures" in arrays else {}
+    if figures.pop("identity", "") != identity:
+        raise DeburrError(
+            "E203", "the checkpoint is of another training", where=str(path), why="options, model, data or seed differ",
+            hint="remove the file, or name another one",
+        )  # fmt: skip
+    weights, best = ([arrays[f"{kind}/{index}"] for index in range(_count(arrays, kind))] for kind in ("weight", "best"))
+    optimizer = {name.removeprefix("optimizer/"): array for name, array in arrays.items() if name.startswith("optimizer/")}
+    return Progress(best=best, **figures), weights, optimizer
+
+
+def _count(arrays: dict[str, Array], kind: str) -> int:
+    return sum(name.startswith(f"{kind}/") for name in arrays)

@@ -1,0 +1,70 @@
+"""The loop of pruning and training: how much goes, what is kept, and how it ends early."""
+
+import numpy as np
+import pytest
+from models import conv_chain, residual_block
+
+from deburr.ir.errors import DeburrError
+from deburr.passes.analysis.cost import cost
+from deburr.passes.core import Context
+from deburr.passes.recover.prune_finetune import PruneFinetune
+
+from .training import context_of, error, remarks, run, trained
+
+PROTO = residual_block(shortcut=True)
+CHEAP = "criterion=l2,recover=none,round_to=1"
+
+
+def macs(context: Context) -> int:
+    return sum(cost(context.model.graph, context).macs.values())
+
+
+def test_half_of_the_work_goes_and_the_rest_is_trained():
+    options = f"{CHEAP},ratio=0.5,steps=2"
+    gradual = trained(PROTO, f"clean,prune-gradually{{{options}}}")
+    tuned = trained(PROTO, f"clean,prune-finetune{{{options},epochs=4,lr=0.01,train_batch=16}}")
+    assert macs(tuned) <= 0.55 * macs(trained(PROTO, "clean"))
+    assert error(tuned.model, PROTO) < 0.8 * error(gradual.model, PROTO)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "gone"), [("linear", [0.15, 0.3, 0.45, 0.6]), ("cubic", [0.346875, 0.525, 0.590625, 0.6])]
+)
+def test_schedules(schedule, gone):
+    made = PruneFinetune(ratio=0.6, steps=4, schedule=schedule)
+    assert [made.gone_after(step) for step in range(1, 5)] == pytest.approx(gone)
+    if schedule == "cubic":
+        assert [PruneFinetune(ratio=0.6, steps=4, schedule="agp").gone_after(step) for step in range(1, 5)] == pytest.approx(
+            gone
+        )
+
+
+def test_a_step_that_breaks_the_floor_is_not_kept():
+    context = trained(PROTO, f"clean,prune-finetune{{{CHEAP},ratio=0.95,steps=3,epochs=1,min_sqnr=12}}")
+    assert any("breaks the floor (SQNR of at least 12 dB)" in text for text in remarks(context, "prune-finetune"))
+    assert 10 * np.log10(1 / error(context.model, PROTO)) > 9  # on other samples than those that the floor was measured on
+
+
+def test_ctrl_c_in_the_middle_of_a_step_keeps_the_steps_that_are_done():
+    context, steps = context_of(PROTO), []
+
+    def progress(items, total, description):
+        for item in items:
+            yield item
+            if isinstance(description, str) and description.startswith("epoch"):
+                steps.append(item)
+                if len(steps) == 9:  # an epoch has 6 steps
+                    raise KeyboardInterrupt
+
+    context.progress = progress
+    run(context, f"clean,prune-finetune{{{CHEAP},ratio=0.6,steps=3,epochs=1,train_batch=16,schedule=linear}}")
+    assert context.interrupted is not None
+    assert context.interrupted.name == "prune-finetune"
+    assert 0.75 < macs(context) / macs(trained(PROTO, "clean")) < 0.85
+
+
+def test_training_options_are_checked_before_anything_is_pruned():
+    context = context_of(conv_chain())
+    with pytest.raises(DeburrError, match=r"error\[E203\]: lr is out of range, pass finetune"):
+        run(context, "prune-finetune{lr=0.0}")
+    assert macs(context) == macs(context_of(conv_chain()))
