@@ -6,7 +6,8 @@
 Every row is a process of its own, whose time and peak memory are given: `deburr optimize` with a pipeline, or a peer
 (quantization_peers.py) in the environment of PYTHON. `deburr compare` then holds the result against the float model on
 evaluation.npz, in ONNX Runtime without optimizations: top-1 agreement and output SQNR. "weights" is what the integers of the
-layers take relative to 8 bits each, "file" the whole file relative to the float one. A row that failed says why.
+layers take relative to 8 bits each, "with_scales" the same with their scales and zero points, "file" the whole file relative to
+the float one. A row that failed says why.
 """
 
 from __future__ import annotations
@@ -38,15 +39,17 @@ PIPELINES = {
     "W8A8 output-weighted, nearest": f"clean,calibrate{{observer=output-weighted}},scale-weights,{END}",
     "W8A8 equalize, mse, nearest": f"clean,equalize-layers,calibrate,scale-weights,{END}",
     "W8A8 mse, correct-bias": f"clean,calibrate,scale-weights,correct-bias,{END}",
+    "W8A8 mse, correct-bias sequential": f"clean,calibrate,scale-weights,correct-bias{{mode=sequential}},{END}",
     "W8A8 min-max, round-weights": f"{MINMAX},scale-weights,round-weights,{END}",
     "W8A8 percentile, round-weights": f"clean,calibrate{{observer=percentile}},scale-weights,round-weights,{END}",
     "W8A8 mse, round-weights (recipe int8)": "int8",
     "W4A8 mse, nearest": f"clean,calibrate,scale-weights{{bits=4}},{END}",
     "W4A8 mse, correct-bias": f"clean,calibrate,scale-weights{{bits=4}},correct-bias,{END}",
     "W4A8 mse, round-weights": f"clean,calibrate,scale-weights{{bits=4}},round-weights,{END}",
+    "W4A8 blocks of 32, round-weights": f"clean,calibrate,scale-weights{{bits=4,block=32}},round-weights,{END}",
 }
 COLUMNS = {
-    "row": "", "agreement": ".1%", "sqnr_db": ".1f", "weights": ".1%", "file": ".1%", "seconds": ".0f", "peak_mb": ".0f",
+    "row": "", "agreement": ".1%", "sqnr_db": ".1f", "weights": ".1%", "with_scales": ".1%", "file": ".1%", "seconds": ".0f", "peak_mb": ".0f",
     "failed": "",
 }  # fmt: skip
 
@@ -68,19 +71,27 @@ def command(row: str, folder: Path, out: Path, peers: Path | None) -> list[str]:
     return [sys.executable, "-m", "deburr", "optimize", model, "-o", str(out), "-p", PIPELINES[row], "--data", data]
 
 
-def weight_bits(path: Path) -> float:
-    """Bits that the integers of layers take, for each element: constants of two and more axes behind a DequantizeLinear."""
+def weight_bytes(path: Path) -> tuple[float, float]:
+    """What the layers' integers take relative to 8 bits each, without and with their scales and zero points.
+
+    They are the constants of two and more axes behind a DequantizeLinear.
+    """
     import deburr
 
-    bits = elements = 0
+    elements = integers = others = 0.0
     for node in deburr.load(path).graph.nodes:
         source = node.optional_input(0)
         if node.op == "DequantizeLinear" and source is not None and source.constant is not None:
-            assert source.dtype is not None
             if len(source.constant.shape) > 1:
-                bits += source.constant.size * source.dtype.bits
                 elements += source.constant.size
-    return bits / elements if elements else 32.0
+                integers += _bytes(node, 0)
+                others += _bytes(node, 1) + _bytes(node, 2)
+    return (integers / elements, (integers + others) / elements) if elements else (4.0, 4.0)
+
+
+def _bytes(node: Any, index: int) -> float:
+    value = node.optional_input(index)
+    return 0.0 if value is None or value.constant is None else value.constant.size * value.dtype.bits / 8
 
 
 def measure(row: str, folder: Path, peers: Path | None) -> dict[str, Any]:
@@ -98,7 +109,7 @@ def measure(row: str, folder: Path, peers: Path | None) -> dict[str, Any]:
         output = compared["outputs"][0]
         return found | {
             "agreement": output["top1_agreement"], "sqnr_db": output["sqnr_db"], "samples": compared["samples"],
-            "weights": weight_bits(out) / 8, "file": out.stat().st_size / model.stat().st_size,
+            "weights": weight_bytes(out)[0], "with_scales": weight_bytes(out)[1], "file": out.stat().st_size / model.stat().st_size,
         }  # fmt: skip
 
 
