@@ -49,8 +49,8 @@ PIPELINES = {
     "W4A8 blocks of 32, round-weights": f"clean,calibrate,scale-weights{{bits=4,block=32}},round-weights,{END}",
 }
 COLUMNS = {
-    "row": "", "agreement": ".1%", "sqnr_db": ".1f", "weights": ".1%", "with_scales": ".1%", "file": ".1%", "seconds": ".0f", "peak_mb": ".0f",
-    "failed": "",
+    "row": "", "agreement": ".1%", "sqnr_db": ".1f", "weights": ".1%", "with_scales": ".1%", "file": ".1%", "seconds": ".0f",
+    "peak_mb": ".0f", "failed": "",
 }  # fmt: skip
 
 
@@ -81,11 +81,11 @@ def weight_bytes(path: Path) -> tuple[float, float]:
     elements = integers = others = 0.0
     for node in deburr.load(path).graph.nodes:
         source = node.optional_input(0)
-        if node.op == "DequantizeLinear" and source is not None and source.constant is not None:
-            if len(source.constant.shape) > 1:
-                elements += source.constant.size
-                integers += _bytes(node, 0)
-                others += _bytes(node, 1) + _bytes(node, 2)
+        constant = None if source is None else source.constant
+        if node.op == "DequantizeLinear" and constant is not None and len(constant.shape) > 1:
+            elements += constant.size
+            integers += _bytes(node, 0)
+            others += _bytes(node, 1) + _bytes(node, 2)
     return (integers / elements, (integers + others) / elements) if elements else (4.0, 4.0)
 
 
@@ -106,10 +106,10 @@ def measure(row: str, folder: Path, peers: Path | None) -> dict[str, Any]:
         if code:
             return found | {"failed": (log.read_text().strip().splitlines() or [f"exit code {code}"])[-1][:120]}
         compared = json.loads(figures.read_text())
-        output = compared["outputs"][0]
+        output, (weights, with_scales) = compared["outputs"][0], weight_bytes(out)
         return found | {
             "agreement": output["top1_agreement"], "sqnr_db": output["sqnr_db"], "samples": compared["samples"],
-            "weights": weight_bytes(out)[0], "with_scales": weight_bytes(out)[1], "file": out.stat().st_size / model.stat().st_size,
+            "weights": weights, "with_scales": with_scales, "file": out.stat().st_size / model.stat().st_size,
         }  # fmt: skip
 
 
