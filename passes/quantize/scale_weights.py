@@ -44,8 +44,8 @@ class ScaleWeights(Pass):
     :param block: how many weights along the axis that is summed over share a scale (input channels of a Conv, for each place of
         its kernel), for files of opset 21: finer steps where weights differ in size, for a float32 more for each block. No
         integer kernel has such scales: the layer computes in float on what its integers stand for, its bias stays float, and
-        what is won is the size of the file. ConvTranspose, layers of one block or less, as depthwise ones, and those that the
-        dialect gives one scale have no blocks. 0: none have.
+        what is won is the size of the file. Where that cannot be, as in depthwise layers, there is a remark, and a scale for
+        each output channel. 0: no blocks.
     :param smallest: layers with fewer weights than this for each output keep 8 bits: they hold few bytes, and have hardly any
         other weight that could make up for a rounding error.
     """
@@ -75,7 +75,11 @@ class ScaleWeights(Pass):
             _multiply_factors(node)
             _bias_as_row(node)
         for weights, users in _users(nodes, dialect).items():
-            graph.set_qparams(weights, scale_weight(weights, users, self._form(weights, users[0]), dialect))
+            form = self._form(weights, users[0])
+            graph.set_qparams(weights, scale_weight(weights, users, form, dialect))
+            reason = _why_no_blocks(users[0], form, dialect) if self.block else ""
+            if reason:
+                context.remark(users[0], f"its scales are not in blocks: {reason}")
 
     def _check(self, dialect: Dialect) -> None:
         if not 2 <= self.bits <= 8:
@@ -136,17 +140,32 @@ def _clone(weights: Value, node: Node) -> Value:
     return node.owner.add_constant(weights.constant, weights.name)
 
 
+def _why_no_blocks(node: Node, form: WeightFormat, dialect: Dialect) -> str:
+    """Why the scales of this layer's weights do not come in blocks, or nothing."""
+    along, shape = contraction_axis(node), node.input(1).static_shape or ()
+    if node.op in dialect.per_tensor:
+        return f"the dialect {dialect.name} takes one scale"
+    if along is None:
+        return "blocks would cross the groups of a ConvTranspose"
+    if shape[along] <= form.block:
+        return f"a block holds all of its {shape[along]} inputs"
+    if node.op == "MatMul" and form.dtype.bits == 8:
+        # ONNX Runtime 1.32 drops block_size where it makes a MatMulIntegerToFloat of them: it fails, or computes other numbers.
+        return "ONNX Runtime mistakes blocks of 8 bits in a MatMul for channels"
+    return ""
+
+
 def scale_weight(weights: Value, users: list[Node], form: WeightFormat, dialect: Dialect) -> QParams:
     """How the weights of these nodes become integers of this form, or of one without blocks where there are no whole ones.
 
     :raises DeburrError: E304 for weights or biases that are NaN or infinite.
     """
     axis, along = _axis(users[0], dialect), contraction_axis(users[0])
+    if form.block and _why_no_blocks(users[0], form, dialect):
+        form = replace(form, block=0)
     array = np.asarray(weights.array, np.float32)
     if not np.isfinite(array).all():
         raise DeburrError("E304", "NaN or infinity in the weights", where=f"tensor {weights.name!r}")
-    if along is None or users[0].op in dialect.per_tensor or array.shape[along] <= form.block:
-        form = replace(form, block=0)
     axis = along if form.block else axis
     low, high = form.range_of(*(per_scale(array, pick, axis, form.block) for pick in (np.minimum, np.maximum)))
     # A channel without weights computes nothing but its bias: any scale does that fits among the others.
