@@ -157,13 +157,13 @@ class TestBlocks:
         reasons = [str(remark) for remark in context.remarks if "bias stays float" in remark.reason]
         assert len(reasons) == 2
 
-    def test_pruning_leaves_them_alone(self):
+    def test_pruning_keeps_the_inputs_of_blocks(self):
         builder = Builder()
         builder.conv(builder.node("Relu", [builder.conv("x", 8, 32)]), 32, 8, output="y")
         result = quantized(builder.model({"x": ["n", 8, 6, 6]}, {"y": ["n", 8, 6, 6]}), NEAREST.format("block=16"))
         _, _, analysis = analyse(result)
         assert not analysis.prunable
-        assert "its weight is not a constant: it is quantized in blocks" in [frozen.reason for frozen in analysis.frozen]
+        assert "it is quantized in blocks of them" in [frozen.reason for frozen in analysis.frozen]
 
     def test_a_dialect_with_one_scale_for_all_weights_has_none(self):
         pipeline = "clean,calibrate{dialect=qnn},scale-weights{dialect=qnn,block=16},insert-qdq{dialect=qnn}"
