@@ -52,8 +52,8 @@ class Calibrate(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         """
-        :raises DeburrError: E203 for an unknown observer, dialect or type or a percentile outside (50, 100], and what
-            `linear.activations` raises.
+        :raises DeburrError: E203 for an unknown observer or dialect, a type that the dialect does not have, bits that it does
+            not hold or a percentile outside (50, 100], and what `linear.activations` raises.
         """
         dialect = find_dialect(self.dialect)
         dtype = self._dtype(dialect)
@@ -75,6 +75,7 @@ class Calibrate(Pass):
             graph.set_qparams(value, made)
 
     def _dtype(self, dialect: Dialect) -> DType:
+        """The type of the integers, where the options are in their ranges."""
         if not 50 < self.percentile <= 100:
             raise DeburrError(
                 "E203", f"a percentile of {self.percentile}", where=self.name, hint="give more than 50, at most 100"

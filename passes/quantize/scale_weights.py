@@ -77,7 +77,7 @@ class ScaleWeights(Pass):
         for weights, users in _users(nodes, dialect).items():
             form = self._form(weights, users[0])
             graph.set_qparams(weights, scale_weight(weights, users, form, dialect))
-            reason = _why_no_blocks(users[0], form, dialect) if self.block else ""
+            reason = _why_no_blocks(users, form, dialect) if self.block else ""
             if reason:
                 context.remark(users[0], f"its scales are not in blocks: {reason}")
 
@@ -140,16 +140,16 @@ def _clone(weights: Value, node: Node) -> Value:
     return node.owner.add_constant(weights.constant, weights.name)
 
 
-def _why_no_blocks(node: Node, form: WeightFormat, dialect: Dialect) -> str:
-    """Why the scales of this layer's weights do not come in blocks, or nothing."""
-    along, shape = contraction_axis(node), node.input(1).static_shape or ()
-    if node.op in dialect.per_tensor:
+def _why_no_blocks(users: list[Node], form: WeightFormat, dialect: Dialect) -> str:
+    """Why the scales of the weights of these nodes do not come in blocks, or nothing."""
+    along, shape = contraction_axis(users[0]), users[0].input(1).static_shape or ()
+    if any(node.op in dialect.per_tensor for node in users):
         return f"the dialect {dialect.name} takes one scale"
     if along is None:
         return "blocks would cross the groups of a ConvTranspose"
     if shape[along] <= form.block:
         return f"a block holds all of its {shape[along]} inputs"
-    if node.op == "MatMul" and form.dtype.bits == 8:
+    if form.dtype.bits == 8 and any(node.op == "MatMul" for node in users):
         # ONNX Runtime 1.32 drops block_size where it makes a MatMulIntegerToFloat of them: it fails, or computes other numbers.
         return "ONNX Runtime mistakes blocks of 8 bits in a MatMul for channels"
     return ""
@@ -160,13 +160,12 @@ def scale_weight(weights: Value, users: list[Node], form: WeightFormat, dialect:
 
     :raises DeburrError: E304 for weights or biases that are NaN or infinite.
     """
-    axis, along = _axis(users[0], dialect), contraction_axis(users[0])
-    if form.block and _why_no_blocks(users[0], form, dialect):
+    if form.block and _why_no_blocks(users, form, dialect):
         form = replace(form, block=0)
+    axis = contraction_axis(users[0]) if form.block else _axis(users[0], dialect)
     array = np.asarray(weights.array, np.float32)
     if not np.isfinite(array).all():
         raise DeburrError("E304", "NaN or infinity in the weights", where=f"tensor {weights.name!r}")
-    axis = along if form.block else axis
     low, high = form.range_of(*(per_scale(array, pick, axis, form.block) for pick in (np.minimum, np.maximum)))
     # A channel without weights computes nothing but its bias: any scale does that fits among the others.
     spare = np.abs(array).max() or np.float32(1)
