@@ -35,8 +35,8 @@ class Calibrate(Pass):
     :param activations: u8, s8, u16 or s16, as far as the dialect has them; auto is the first that it has with enough bits. 16
         bits need a file of opset 21. QNN multiplies them with weights of 8 bits; ONNX Runtime computes in float between them.
     :param bits: 2 to 16: fewer than the type has are for study, with scales of (max - min) / (2**bits - 1). ONNX knows no such
-        types: integers of the next larger one hold them, with a Clip in front of each quantizer for what would not fit. Back
-        ends fuse no operator with that Clip between it and its quantizer. 0: those of the type.
+        types: integers of the next larger one hold them, with a Clip in front of each quantizer for what would not fit.
+        `deburr compile` fuses that Clip too; ONNX Runtime computes in float around it. 0: those of the type.
     :param dialect: the back end that decides which activations these are: ort, tensorrt, openvino or qnn.
     """
 
