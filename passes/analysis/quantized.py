@@ -1,7 +1,8 @@
 """Weights that are stored as integers: the constant that a node reads through QuantizeLinear and DequantizeLinear.
 
 Rules treat such an input as the constant itself. What they say of one of its axes holds for the integers, and for the scale
-and zero point where there is one for each index of that axis.
+and zero point where there is one for each index of that axis. Along an axis that is cut into blocks nothing is removed: what is
+left of a block would not fill it.
 """
 
 from __future__ import annotations
@@ -33,14 +34,17 @@ def is_quantizer(node: Node) -> bool:
 
 def why_not_sliced(node: Node) -> str:
     """Why the axes of what a Q or DQ node reads cannot be followed, or nothing."""
-    if node.get("block_size", 0):
-        return "it is quantized in blocks"
     operands = (node.optional_input(index) for index in (_SCALE, _ZERO_POINT))
     return "" if all(one is None or one.is_constant for one in operands) else "its scale is computed"
 
 
+def in_blocks(node: Node) -> bool:
+    """Whether scales of a Q or DQ node are for blocks: they then have the rank of what is quantized."""
+    return bool(node.get("block_size", 0))
+
+
 def per_channel(node: Node) -> tuple[int, list[int]]:
-    """The axis with a scale for each index, and which inputs of the Q or DQ node run along it."""
+    """The axis with a scale for each index, or block of them, and which inputs of the Q or DQ node run along it."""
     shape = node.input(0).shape or ()
     operands = ((index, node.optional_input(index)) for index in (_SCALE, _ZERO_POINT))
     vectors = [index for index, one in operands if one is not None and any(dim != 1 for dim in one.shape or ())]
@@ -70,14 +74,19 @@ def numbers(use: Use) -> Array | None:
     array = constant.array
     if array is None or use.index != 0 or use.node.op != "DequantizeLinear":
         return array
-    axis, _ = per_channel(use.node)
-    zero_point, scale = (_along(use.node.optional_input(index), axis, array.ndim) for index in (_ZERO_POINT, _SCALE))
+    zero_point, scale = (_along(use.node, index, array.shape) for index in (_ZERO_POINT, _SCALE))
     made: Array = (array.astype(np.float64) - zero_point) * scale
     return made
 
 
-def _along(operand: Value | None, axis: int, rank: int) -> npt.NDArray[np.float64]:
+def _along(node: Node, index: int, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Scale or zero point as it broadcasts against the integers."""
+    operand, (axis, _) = node.optional_input(index), per_channel(node)
     if operand is None or operand.array is None:
         return np.zeros(())  # a zero point that is left out
     array = operand.array.astype(np.float64)
-    return array.reshape([-1 if index == axis else 1 for index in range(rank)]) if array.size > 1 else array.reshape(())
+    if array.size == 1:
+        return array.reshape(())
+    if in_blocks(node):
+        return np.repeat(array, int(node.get("block_size", 0)), axis).take(range(shape[axis]), axis)
+    return array.reshape([-1 if place == axis else 1 for place in range(len(shape))])

@@ -9,7 +9,7 @@ from deburr.ir.types import Shape
 from deburr.ir.value import Value
 from deburr.passes.analysis.box import varying
 from deburr.passes.analysis.classes import ALWAYS, Ids
-from deburr.passes.analysis.quantized import constant_behind, per_channel, why_not_sliced
+from deburr.passes.analysis.quantized import constant_behind, in_blocks, per_channel, why_not_sliced
 from deburr.passes.analysis.sizes import settle, wanted_sizes
 from deburr.passes.analysis.walk import DeclineError, Product, Walk, free, integers_of, shape_of
 
@@ -32,6 +32,8 @@ def quantize(node: Node, walk: Walk) -> None:
         return
     ids = walk.of(node.input(0))
     if ids.size > 1:
+        if in_blocks(node):
+            raise DeclineError("it is quantized in blocks")
         axis, vectors = per_channel(node)
         if vectors and (reason := why_not_sliced(node)):
             raise DeclineError(reason)

@@ -15,7 +15,7 @@ from deburr.ir.value import Use, Value
 from deburr.passes.analysis.box import loosen, unite, varying
 from deburr.passes.analysis.classes import ALWAYS, Classes, Ids
 from deburr.passes.analysis.groups import Frozen, Regenerate, Slice
-from deburr.passes.analysis.quantized import constant_behind, is_quantizer, per_channel, why_not_sliced
+from deburr.passes.analysis.quantized import constant_behind, in_blocks, is_quantizer, per_channel, why_not_sliced
 
 
 class DeclineError(Exception):
@@ -163,13 +163,20 @@ class Walk:
     def slice(self, node: Node, index: int, axis: int, ids: Ids, role: str, *, ids_axis: int = 0) -> None:
         """Axis `axis` of the constant input number `index` follows axis `ids_axis` of `ids`; so do its scales, if quantized."""
         use = reader = Use(node, index)
+        cut = False
         while (quantizer := use.node.input(use.index).producer) is not None:
             along, vectors = per_channel(quantizer)
-            for operand in vectors if along == axis else ():
+            blocks = in_blocks(quantizer)
+            cut = cut or (blocks and along == axis)
+            for operand in vectors if blocks != (along == axis) else ():
                 scale = Use(quantizer, operand)
-                self._staged.append(Slice(scale, 0, ids, ids_axis, "data", scale))
+                self._staged.append(Slice(scale, axis if blocks else 0, ids, ids_axis, "data", scale))
             use = Use(quantizer, 0)
-        self._staged.append(Slice(use, axis, ids, ids_axis, role, reader))
+        made = Slice(use, axis, ids, ids_axis, role, reader)
+        self._staged.append(made)
+        if cut and self.classes.find(ids).any():
+            self.classes.freeze(ids)
+            self.frozen.append(Frozen(made.constant, axis, "it is quantized in blocks of them", node))
 
     def regenerate(self, node: Node, what: str) -> None:
         self._staged.append(Regenerate(node, what))

@@ -36,8 +36,8 @@ class Calibrate(Pass):
     :param activations: u8, s8, u16 or s16, as far as the dialect has them; auto is the first that it has with enough bits. 16
         bits need a file of opset 21. QNN multiplies them with weights of 8 bits; ONNX Runtime computes in float between them.
     :param bits: 2 to 16: fewer than the type has are for study, with scales of (max - min) / (2**bits - 1). ONNX knows no such
-        types: integers of the next larger one hold them, with a Clip in front of each quantizer for what would not fit. Back
-        ends fuse no operator with that Clip between it and its quantizer. 0: those of the type.
+        types: integers of the next larger one hold them, with a Clip in front of each quantizer for what would not fit.
+        `deburr compile` fuses that Clip too; ONNX Runtime computes in float around it. 0: those of the type.
     :param dialect: the back end that decides which activations these are: ort, tensorrt, openvino or qnn.
     :param keep: nodes that stay float, by their names, those of their outputs or of constants that they read (patterns); noted
         for all passes up to insert-qdq.
@@ -56,8 +56,8 @@ class Calibrate(Pass):
 
     def run(self, graph: Graph, context: Context) -> None:
         """
-        :raises DeburrError: E203 for an unknown observer, dialect or type, a percentile outside (50, 100] or a pattern that
-            matches nothing, and what `linear.activations` raises.
+        :raises DeburrError: E203 for an unknown observer or dialect, a type that the dialect does not have, bits that it does
+            not hold, a percentile outside (50, 100] or a pattern that matches nothing, and what `linear.activations` raises.
         """
         dialect = find_dialect(self.dialect)
         dtype = self._dtype(dialect)
@@ -80,6 +80,7 @@ class Calibrate(Pass):
             graph.set_qparams(value, made)
 
     def _dtype(self, dialect: Dialect) -> DType:
+        """The type of the integers, where the options are in their ranges."""
         if not 50 < self.percentile <= 100:
             raise DeburrError(
                 "E203", f"a percentile of {self.percentile}", where=self.name, hint="give more than 50, at most 100"

@@ -110,9 +110,11 @@ class Emitter:
         return self.graph.add_node("DequantizeLinear", inputs, [name], _axis(qparams), before=before, after=after).output()
 
     def _parameters(self, qparams: QParams) -> list[Value]:
-        """Scale and zero point. A bias does without the latter; kernels look for those of activations and weights."""
+        """Scale and zero point. Biases do without the latter, and so do signed integers in blocks, whose zeros would take up to
+        a quarter of what the scales take; kernels look for those of activations and of weights per channel."""
         scale = self._constant("s", qparams.scale)
-        if qparams.dtype is DType.INT32:
+        if qparams.dtype is DType.INT32 or (qparams.block_size is not None and qparams.dtype in (DType.INT4, DType.INT8)):
+            assert not qparams.zero_point.any()
             return [scale]
         return [scale, self._constant("z", qparams.zero_point.astype(qparams.dtype.numpy))]
 

@@ -19,7 +19,7 @@ from deburr.passes.quantize.dialects import Dialect, Role, find_dialect
 from deburr.passes.quantize.emitter import Emitter
 from deburr.passes.quantize.keep import forget, keep
 from deburr.passes.quantize.placement import Placement, clamp_bounds, is_quantized, place
-from deburr.passes.quantize.weighted import bias_of, spread
+from deburr.passes.quantize.weighted import bias_of, output_channels, spread
 
 NEWER = 21  # the opset whose quantizers know 4 and 16 bits, and blocks
 
@@ -122,6 +122,8 @@ class _Inserter:
 
     def run(self) -> None:
         for node, role in self.integer.items():
+            if role is Role.WEIGHTED and node.op == "Conv":
+                self._float_bias(node)
             if role is Role.WEIGHTED and not self.dialect.float_bias:
                 self._bias(node)
         for node, role in self.integer.items():
@@ -175,6 +177,13 @@ class _Inserter:
             self._weights[weights] = self.emitter.dequantized(weights, integers, weights.qparams, node)
         node.set_input(1, self._weights[weights])
         self.emitter.drop(weights, self._weights[weights])
+
+    def _float_bias(self, node: Node) -> None:
+        """A Conv with scales in blocks has a bias, of zeros if need be: that keeps ONNX Runtime 1.32 from making a QLinearConv
+        of it, which knows no blocks and fails."""
+        weights = node.input(1).qparams
+        if weights is not None and weights.block_size is not None and bias_of(node) is None:
+            node.set_input(2, self.graph.add_constant(np.zeros(output_channels(node), np.float32), "b"))
 
     def _bias(self, node: Node) -> None:
         """int32 with the scale of data times weights, which the accumulator has too; so adding it is exact."""

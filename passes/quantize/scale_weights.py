@@ -45,8 +45,8 @@ class ScaleWeights(Pass):
     :param block: how many weights along the axis that is summed over share a scale (input channels of a Conv, for each place of
         its kernel), for files of opset 21: finer steps where weights differ in size, for a float32 more for each block. No
         integer kernel has such scales: the layer computes in float on what its integers stand for, its bias stays float, and
-        what is won is the size of the file. ConvTranspose, layers of one block or less, as depthwise ones, and those that the
-        dialect gives one scale have no blocks. 0: none have.
+        what is won is the size of the file. Where that cannot be, as in depthwise layers, there is a remark, and a scale for
+        each output channel. 0: no blocks.
     :param smallest: layers with fewer weights than this for each output keep 8 bits: they hold few bytes, and have hardly any
         other weight that could make up for a rounding error.
     :param eight_bits: layers that keep 8 bits, by their names, those of their outputs or of their weights (patterns).
@@ -82,6 +82,9 @@ class ScaleWeights(Pass):
             form = self._form(weights, users[0])
             form = replace(form, bits=8) if any(node in wide for node in users) else form
             graph.set_qparams(weights, scale_weight(weights, users, form, dialect))
+            reason = _why_no_blocks(users, form, dialect) if self.block else ""
+            if reason:
+                context.remark(users[0], f"its scales are not in blocks: {reason}")
 
     def _check(self, dialect: Dialect) -> None:
         if not 2 <= self.bits <= 8:
@@ -142,16 +145,29 @@ def _clone(weights: Value, node: Node) -> Value:
     return node.owner.add_constant(weights.constant, weights.name)
 
 
+def _why_no_blocks(users: list[Node], form: WeightFormat, dialect: Dialect) -> str:
+    """Why the scales of the weights of these nodes do not come in blocks, or nothing."""
+    along, shape = contraction_axis(users[0]), users[0].input(1).static_shape or ()
+    if any(node.op in dialect.per_tensor for node in users):
+        return f"the dialect {dialect.name} takes one scale"
+    if along is None:
+        return "blocks would cross the groups of a ConvTranspose"
+    if shape[along] <= form.block:
+        return f"a block holds all of its {shape[along]} inputs"
+    if form.dtype.bits == 8 and any(node.op == "MatMul" for node in users):
+        # ONNX Runtime 1.32 drops block_size where it makes a MatMulIntegerToFloat of them: it fails, or computes other numbers.
+        return "ONNX Runtime mistakes blocks of 8 bits in a MatMul for channels"
+    return ""
+
+
 def scale_weight(weights: Value, users: list[Node], form: WeightFormat, dialect: Dialect) -> QParams:
     """How the weights of these nodes become integers of this form, or of one without blocks where there are no whole ones.
 
     :raises DeburrError: E304 for weights or biases that are NaN or infinite.
     """
-    axis, along = _axis(users[0], dialect), contraction_axis(users[0])
-    shape = weights.static_shape or ()
-    if along is None or users[0].op in dialect.per_tensor or shape[along] <= form.block:
+    if form.block and _why_no_blocks(users, form, dialect):
         form = replace(form, block=0)
-    axis = along if form.block else axis
+    axis = contraction_axis(users[0]) if form.block else _axis(users[0], dialect)
     low, high = fitted_range(weights, form, axis)
     if not (form.block or dialect.float_bias):
         scale = (high.astype(np.float64) - low) / form.steps

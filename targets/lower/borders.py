@@ -136,7 +136,10 @@ def _mark_quantize(graph: Graph, node: Node, context: Context) -> None:
     scale, shift = _tensor_scale(node), _shift(value)
     if node.input(0).array is not None:
         return  # a weight
-    if scale is None or shift is None or dialect.image_of(node.input(0)) is None:
+    if shift is None:
+        context.remark(node, f"its integers are {value.dtype}, and kernels read 8 bits: runs in float", "calibrate for u8")
+        return
+    if scale is None or dialect.image_of(node.input(0)) is None:
         context.remark(node, "its scale is not one constant for a u8 or s8 image: runs in float", "quantize per tensor")
         return
     readers = [reader for reader in value.consumers if dialect.is_onnx(reader, "DequantizeLinear") and _tensor_scale(reader)]

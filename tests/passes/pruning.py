@@ -47,11 +47,14 @@ def mask_consumers(analysis: Channels, keep: np.ndarray) -> None:
 
 def _zero(slice_: Slice) -> np.ndarray:
     """What stands for zero in the weight, broadcastable to it."""
-    node, rank = slice_.use.node, slice_.constant.array.ndim
+    node, shape = slice_.use.node, slice_.constant.array.shape
     zero = node.optional_input(2) if node.op == "DequantizeLinear" else None
     if zero is None or zero.array.size == 1:
         return np.zeros(()) if zero is None else zero.array.reshape(())
-    return zero.array.reshape([-1 if axis == node.get("axis", 1) % rank else 1 for axis in range(rank)])
+    along, block_size = node.get("axis", 1) % len(shape), node.get("block_size", 0)
+    if block_size:
+        return np.repeat(zero.array, block_size, along).take(range(shape[along]), along)
+    return zero.array.reshape([-1 if axis == along else 1 for axis in range(len(shape))])
 
 
 def run(model: Model, seed: int = 0, length: int = 3) -> dict[str, np.ndarray]:

@@ -281,6 +281,14 @@ CASES: dict[str, Case] = {
         _wide_matmul, "opset 21, ONNX operators", lambda proto: _opset(proto) >= 21 and _domains(proto) == {""}, least=18,
         pipeline="clean,quantize{bits=4}", peer={"weight_type": "QInt4"},
     ),
+    "affine weights": Case(
+        lambda: _between("Relu"), "u8 with zero points", lambda proto: _stored(proto, onnx.TensorProto.UINT8, 4) == 2,
+        pipeline="clean,quantize{scheme=affine,rounding=nearest}", peer={"weight_type": "QUInt8"},
+    ),
+    "16-bit activations": Case(
+        lambda: _between("Relu"), "u16, an int32 bias", lambda proto: _stored(proto, onnx.TensorProto.UINT16, 0) >= 2, least=35,
+        pipeline="clean,quantize{activations=u16,rounding=nearest}", peer={"activation_type": "QUInt16"},
+    ),
     "blocks, convolution": Case(
         _wide_convolutions, "scales in blocks, a float bias", _has_blocks("Conv", 16), least=25,
         pipeline="clean,quantize{block=16,rounding=nearest}",

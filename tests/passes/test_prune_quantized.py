@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from models import Builder
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from deburr.ir.evaluate import Evaluator
 from deburr.ir.onnx_writer import to_proto
@@ -69,13 +69,48 @@ def test_importance_reads_integers_times_their_scales():
     assert first > second
 
 
-def test_a_weight_that_is_quantized_in_blocks_keeps_its_channels():
-    builder = Builder()
-    stored, scale = builder.constant(np.ones((4, 8, 1, 1), np.int8)), builder.constant(np.ones((4, 4, 1, 1), np.float32))
-    weight = builder.node("DequantizeLinear", [stored, scale], axis=1, block_size=2)
-    builder.node("Conv", [builder.conv("x", 3, 8), weight], "y")
+def blocks() -> onnx.ModelProto:
+    """Convolutions whose weights have scales in blocks of 2 and of 4 (the last one of 2) along their inputs."""
+    builder, random = Builder(), np.random.default_rng(0)
+
+    def weight(outputs: int, inputs: int, block: int, *zero_point: str) -> str:
+        stored = builder.constant(random.integers(-90, 90, (outputs, inputs, 3, 3)).astype(np.int8))
+        shape = (outputs, -(-inputs // block), 3, 3)
+        scale = builder.constant((2.0 ** random.integers(-8, -4, shape)).astype(np.float32))
+        zeros = [builder.constant(random.integers(-9, 9, shape).astype(np.int8)) for _ in zero_point]
+        return builder.node("DequantizeLinear", [stored, scale, *zeros], axis=1, block_size=block)
+
+    x = builder.node("Relu", [builder.node("Conv", ["x", weight(8, 4, 2, "z")], pads=[1] * 4)])
+    x = builder.node("Relu", [builder.conv(x, 8, 6)])
+    builder.node("Conv", [x, weight(5, 6, 4)], "y", pads=[1] * 4)
     opset = [helper.make_opsetid("", 21)]
-    proto = builder.model({"x": [1, 3, 4, 4]}, {"y": [1, 4, 4, 4]}, opset_imports=opset, ir_version=10)
-    _, _, analysis = analyse(proto)
-    assert not analysis.prunable
-    assert "its weight is not a constant: it is quantized in blocks" in [frozen.reason for frozen in analysis.frozen]
+    return builder.model({"x": [1, 4, 6, 6]}, {"y": [1, 5, 6, 6]}, opset_imports=opset, ir_version=10)
+
+
+def test_outputs_of_a_weight_in_blocks_go_and_its_inputs_stay():
+    model, context, analysis = analyse(blocks())
+    (group,) = analysis.prunable
+    assert group.size == 8  # what the first convolution gives; the last one reads 6, in blocks
+    assert [(frozen.reason, frozen.axis) for frozen in analysis.frozen if "blocks" in frozen.reason] == [
+        ("it is quantized in blocks of them", 1)
+    ]
+    keep, _ = analysis.repair(random_keep(analysis, np.random.default_rng(0)))
+    masked, _, again = analyse(blocks())
+    mask_consumers(again, keep)
+    remove_channels(analysis, keep, context)
+    shapes = {value.static_shape for value in model.graph.constants}
+    (left,) = {shape[0] for shape in shapes if shape[1:] == (2, 3, 3)} - {5}
+    assert left < 8
+    assert {(left, 4, 3, 3), (left, 2, 3, 3), (5, 6, 3, 3), (5, 2, 3, 3)} <= shapes  # integers and their scales
+    data = {"x": np.random.default_rng(1).integers(-3, 3, (1, 4, 6, 6)).astype(np.float32)}
+    found, reference = (Evaluator(one).run(data)["y"] for one in (model, masked))
+    np.testing.assert_allclose(found, reference, rtol=1e-5, atol=1e-5)
+    onnx.checker.check_model(to_proto(model), full_check=True)
+
+
+def test_importance_reads_integers_times_the_scales_of_their_blocks():
+    _, _, analysis = analyse(blocks())
+    stored, scale, zero_point = map(numpy_helper.to_array, blocks().graph.initializer[:3])
+    wanted = (stored.astype(np.float64) - np.repeat(zero_point.astype(np.float64), 2, 1)) * np.repeat(scale, 2, 1)
+    slice_ = next(slice_ for slice_ in analysis.slices if slice_.role == "output" and slice_.use.node.op == "DequantizeLinear")
+    assert np.array_equal(slice_.array, wanted)

@@ -100,7 +100,7 @@ IN_FLOAT = {
     "16 bits": (
         "scale-weights",
         "calibrate{activations=u16}",
-        "its scale is not one constant for a u8 or s8 image: runs in float",
+        "its integers are uint16, and kernels read 8 bits: runs in float",
     ),
 }
 
