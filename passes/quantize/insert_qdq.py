@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from deburr.ir.graph import Graph
+from deburr.ir.model import Model
 from deburr.ir.node import Node
 from deburr.ir.opset import raise_opset
 from deburr.ir.types import DType, QParams
@@ -47,8 +48,7 @@ class InsertQdq(Pass):
         if is_quantized(graph):
             context.remark(graph.name, "the model is quantized already")
             return
-        if context.model.opset < FOUR_BITS and any(_is_small(value) for value in graph.values):
-            raise_opset(context.model, FOUR_BITS)
+        raise_for_four_bits(context.model)
         keep(graph, self.keep, f"pass {self}")
         placement = place(graph, dialect)
         integer = _integer_nodes(placement, dialect)
@@ -57,6 +57,12 @@ class InsertQdq(Pass):
         for value in graph.values:
             graph.set_qparams(value, None)
         forget(graph)
+
+
+def raise_for_four_bits(model: Model) -> None:
+    """Bring a model in which values of the main graph are to have 4 bits to an opset that has them."""
+    if model.opset < FOUR_BITS and any(_is_small(value) for value in model.graph.values):
+        raise_opset(model, FOUR_BITS)
 
 
 def _is_small(value: Value) -> bool:
