@@ -45,6 +45,10 @@ def _no_progress(items: Iterable[Any], total: int, description: str | Callable[[
     yield from items
 
 
+def _no_watcher(part: Pass, context: Context) -> None:
+    pass
+
+
 @dataclass
 class Context:
     """What a pipeline's passes share: the model, the data, the seed, the remarks, cached analyses.
@@ -69,6 +73,7 @@ class Context:
     original: Model | None = None  # the model as the pipeline got it, kept by the manager where a pass needs it
     reference: Reference | None = None  # the model before the first pruning, kept by prune-channels
     interrupted: Pass | None = None  # the pass that the user ended early, kept by the manager
+    before_part: Callable[[Pass, Context], None] = _no_watcher  # a composite pass calls it before each of its parts
     _analyses: dict[tuple[Any, int], tuple[int, Graph, Any]] = field(default_factory=dict)
 
     def remark(self, where: Node | Value | str, reason: str, hint: str = "") -> None:

@@ -40,6 +40,9 @@ class Instrument:
 
     def before_pass(self, step: Step, context: Context) -> None: ...
 
+    def before_part(self, part: Pass, context: Context) -> None:
+        """A composite pass is about to run one of its parts, maybe on a copy that it tries something on."""
+
     def after_pass(self, step: Step, context: Context, changed: bool) -> None: ...
 
     def interrupted(self, step: Step, context: Context) -> None:

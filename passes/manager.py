@@ -101,11 +101,16 @@ class _Runner:
 
     def _run_pass(self, step: Step) -> bool:
         context, before = self._context, self._context.interrupted
+        context.before_part = self._before_part
         changed = run_pass(step.pass_, context)
         if context.interrupted is not before:
             for instrument in self._instruments:
                 instrument.interrupted(step, context)
         return changed
+
+    def _before_part(self, part: Pass, context: Context) -> None:
+        for instrument in self._instruments:
+            instrument.before_part(part, context)
 
 
 def run_pass(pass_: Pass, context: Context) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from deburr.passes.core import Context
+from deburr.passes.core import Context, Pass
 from deburr.passes.instruments import Instrument, Step
 from deburr.passes.quantize.sensitivity import Sensitivity, sensitivities
 
@@ -20,15 +21,18 @@ class Explanation(Instrument):
     layers: list[Sensitivity] = field(default_factory=list)
 
     def before_pass(self, step: Step, context: Context) -> None:
-        if step.pass_.name in _LAST_CALL and not self.layers:
-            self.layers = sensitivities(context.model.graph, context)
+        self.before_part(step.pass_, context)
+
+    def before_part(self, part: Pass, context: Context) -> None:
+        if part.name in _LAST_CALL and not self.layers:
+            self.layers = sensitivities(context.model.graph, context, dialect=getattr(part, "dialect", "ort"))
 
     @property
     def refusal(self) -> str:
         """Why there is nothing to show, or nothing."""
         if self.layers:
             return ""
-        return "Nothing to explain: the pipeline has no scale-weights with a round-weights or insert-qdq behind it."
+        return "Nothing to explain: the pipeline has no quantize, nor scale-weights with round-weights or insert-qdq behind it."
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -44,6 +48,16 @@ class Explanation(Instrument):
             others = (f"{len(self.layers) - SHOWN} others", "", "", f"{rest / total:.1%}")
             made.append(others + (("",) if self._labelled else ()))
         return made
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """All layers, the costliest first; `sqnr_db` is None where rounding changed nothing, because JSON has no infinity."""
+        return [
+            {
+                "layer": _name(one), "bits": one.bits, "noise": one.noise,
+                "sqnr_db": one.sqnr_db if one.noise > 0 else None, "loss": one.loss,
+            }
+            for one in self.layers
+        ]  # fmt: skip
 
     @property
     def _labelled(self) -> bool:

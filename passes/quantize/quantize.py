@@ -49,4 +49,5 @@ class Quantize(Pass):
             InsertQdq(self.dialect),
         ]
         for step in steps:
+            context.before_part(step, context)
             step.run(graph, context)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -67,19 +67,36 @@ def compare(
 ) -> Comparison:
     """Run both over `data`; models run in ONNX Runtime with graph optimizations off.
 
-    :param data: an .npz, or arrays by input name, samples on the first axis; `labels` [samples] for accuracy.
+    :param data: an .npz, or arrays by input name, samples on the first axis; `labels` [samples] for accuracy. A folder of
+        .npz holds samples of several sizes; the figures are over all of them.
     :raises DeburrError: E30x where the data does not fit, E302 where the outputs have no name in common.
     """
-    inputs, labels, source = _read(data)
+    parts, source = _read(data)
     runners = [open_runner(program, threads=threads) for program in (reference, candidate)]
-    wanted, got = (run_samples(runner, _without_labels(runner, inputs), source=source) for runner in runners)
+    made = [
+        [run_samples(runner, _without_labels(runner, part.inputs), source=part.source) for runner in runners] for part in parts
+    ]
+    wanted, got = made[0]
     if not set(wanted) & set(got):
         raise DeburrError(
             "E302", "no output in common", where=_name(candidate),
             why=f"its outputs are {', '.join(got)}, the reference's are {', '.join(wanted)}",
         )  # fmt: skip
-    outputs = tuple(difference(name, wanted[name], got[name], labels) for name in wanted if name in got)
-    return Comparison(_name(reference), _name(candidate), len(next(iter(inputs.values()))), source, outputs)
+    labels = np.concatenate([part.labels for part in parts if part.labels is not None]) if parts[0].labels is not None else None
+    outputs = tuple(_difference(name, made, labels) for name in wanted if name in got)
+    count = sum(len(next(iter(part.inputs.values()))) for part in parts)
+    return Comparison(_name(reference), _name(candidate), count, source, outputs)
+
+
+def _difference(name: str, made: Sequence[Sequence[Mapping[str, Array]]], labels: Array | None) -> OutputDifference:
+    """Over all parts; outputs whose size follows that of the samples are compared element by element."""
+    pairs = [(wanted[name], got[name]) for wanted, got in made]
+    for wanted, got in pairs:
+        if wanted.shape != got.shape:
+            return difference(name, wanted, got)  # which says so
+    if len({wanted.shape[1:] for wanted, _ in pairs}) > 1:
+        pairs = [(wanted.ravel(), got.ravel()) for wanted, got in pairs]
+    return difference(name, np.concatenate([one for one, _ in pairs]), np.concatenate([one for _, one in pairs]), labels)
 
 
 def difference(name: str, wanted: Array, got: Array, labels: Array | None = None) -> OutputDifference:
@@ -104,16 +121,46 @@ def difference(name: str, wanted: Array, got: Array, labels: Array | None = None
     )
 
 
-def _read(data: Samples | Mapping[str, Array] | str | Path) -> tuple[dict[str, Array], Array | None, str]:
-    """The arrays as they are: only the programs know their inputs, and each checks for itself."""
+class _Part(NamedTuple):
+    """Samples of one size."""
+
+    inputs: dict[str, Array]
+    labels: Array | None
+    source: str
+
+
+def _read(data: Samples | Mapping[str, Array] | str | Path) -> tuple[list[_Part], str]:
+    """The arrays as they are: only the programs know their inputs, and each checks for itself.
+
+    :raises DeburrError: E301 for a file that cannot be read, E303 where some have labels and others none, E305 for a folder
+        without files.
+    """
     from deburr.ir.samples import Samples
 
     if isinstance(data, Samples):
-        if data.others:
-            raise DeburrError("E303", "samples of several sizes cannot be compared at once", where=data.source)
-        return {name: np.asarray(array) for name, array in data.inputs.items()}, data.labels, data.source
-    arrays = read_arrays(data) if isinstance(data, str | Path) else dict(data)
-    return arrays, arrays.get("labels"), str(data) if isinstance(data, str | Path) else "memory"
+        return _parts_of(data), data.source
+    if not isinstance(data, str | Path):
+        return [_Part(dict(data), data.get("labels"), "memory")], "memory"
+    files = sorted(Path(data).glob("*.npz")) if Path(data).is_dir() else [Path(data)]
+    if not files:
+        raise DeburrError("E305", "no samples", where=str(data), why="the folder holds no .npz")
+    arrays = [(read_arrays(file), str(file)) for file in files]
+    parts = [_Part(one, one.get("labels"), source) for one, source in arrays]
+    bare = [part.source for part in parts if part.labels is None]
+    if 0 < len(bare) < len(parts):
+        raise DeburrError("E303", "labels are missing", where=bare[0], why="other files of the folder have some")
+    return parts, str(data)
+
+
+def _parts_of(samples: Samples) -> list[_Part]:
+    parts, start = [], 0
+    for inputs in samples.parts:
+        arrays = {name: np.asarray(array) for name, array in inputs.items()}
+        count = len(next(iter(arrays.values())))
+        labels = None if samples.labels is None else samples.labels[start : start + count]
+        parts.append(_Part(arrays, labels, samples.source))
+        start += count
+    return parts
 
 
 def _without_labels(runner: Runner, inputs: Mapping[str, Array]) -> dict[str, Array]:

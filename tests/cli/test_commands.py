@@ -55,6 +55,19 @@ def test_optimize_compile_run_compare(folder: Path, capfd: pytest.CaptureFixture
     assert figures["sqnr_db"] > 30
 
 
+def test_explain_goes_into_json_and_compare_takes_a_folder(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("optimize m.onnx -o x.onnx -p clean,quantize{rounding=nearest} --data c.npz --explain --json o.json") == 0
+    assert "The layers whose rounding costs most, each rounded alone:" in capfd.readouterr().out
+    layers = json.loads(Path("o.json").read_text())["layers"]
+    assert layers
+    assert all(set(one) == {"layer", "bits", "noise", "sqnr_db", "loss"} for one in layers)
+    Path("parts").mkdir()
+    for name in ("a", "b"):
+        np.savez(f"parts/{name}.npz", x=images(8))
+    assert call("compare m.onnx x.onnx --data parts --json k.json") == 0
+    assert json.loads(Path("k.json").read_text())["samples"] == 16
+
+
 def test_the_same_seed_gives_the_same_bytes(folder: Path) -> None:
     for name in ("a", "b"):
         assert call(f"optimize m.onnx -o {name}.onnx -p prune-int8 --data c.npz --seed 7") == 0

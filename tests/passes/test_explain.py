@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
 from models import samples
 
 from deburr.ir.onnx_reader import read
@@ -36,4 +39,26 @@ def test_the_costliest_layers_come_first():
 def test_nothing_to_explain():
     found = explained("clean")
     assert found.rows == []
-    assert found.refusal.startswith("Nothing to explain: the pipeline has no scale-weights")
+    assert found.refusal.startswith("Nothing to explain: the pipeline has no quantize, nor scale-weights")
+
+
+@pytest.mark.parametrize("composite", ["clean,quantize", "int8", "clean,quantize-with-accuracy-control{min_sqnr=5}"])
+def test_composite_passes_and_recipes_are_explained_too(composite):
+    steps, whole = explained("clean,calibrate,scale-weights,round-weights,insert-qdq"), explained(composite)
+    assert len(whole.layers) == len(steps.layers)
+    assert whole.rows[0][0] == steps.rows[0][0]
+    if "control" not in composite:  # it keeps samples apart, so that its figures are others
+        assert whole.rows == steps.rows
+
+
+def test_the_dialect_decides_what_is_explained():
+    found = explained("clean,quantize{dialect=tensorrt}")
+    assert len(found.layers) == 12
+
+
+def test_all_layers_go_into_json():
+    found = explained("clean,quantize{rounding=nearest}")
+    document = json.loads(json.dumps(found.to_json()))
+    assert [one["layer"] for one in document[:SHOWN]] == [row[0] for row in found.rows[:SHOWN]]
+    assert len(document) == len(found.layers)
+    assert all(one["bits"] == 8 and one["noise"] > 0 and one["loss"] is None for one in document)

@@ -14,7 +14,7 @@ from deburr.cli.options import Json, Threads
 def compare(
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="A model or a bundle.")],
     candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="A model or a bundle.")],
-    data: Annotated[Path, typer.Option("--data", metavar="EVAL.npz", help="Samples, and `labels` if they are known.")],
+    data: Annotated[Path, typer.Option("--data", metavar="EVAL.npz", help="Samples, and `labels` if known; or a folder.")],
     threads: Threads = None,
     json: Json = None,
 ) -> None:

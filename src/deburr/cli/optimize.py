@@ -97,7 +97,8 @@ def optimize(
             output.table(explanation.columns, explanation.rows)
     if written.warning:
         output.say(f"warning: {written.warning}")
-    output.write_json(written.to_json(), json)
+    explained = {"layers": explanation.to_json()} if explain else {}
+    output.write_json(written.to_json() | explained, json)
     if report is not None:
         from deburr.sparsity import changes
 
