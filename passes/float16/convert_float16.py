@@ -19,6 +19,7 @@ from deburr.passes.float16.rounding import LARGEST, Halving
 from deburr.passes.float16.slots import Slots
 
 SAMPLES = 16  # of the calibration data, to see how large activations get
+HEADROOM = LARGEST / 2  # for what those samples do not show
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class ConvertFloat16(Pass):
     """Turn float32 weights and activations into float16, with a Cast wherever an operator needs float32.
 
     What may change is read off the ONNX schema. Quantizers, operators of other domains and calls of functions stay in float32,
-    and so does what counts positions or sizes. Calibration data is not needed; with it, nodes whose numbers leave the range of
-    float16 stay in float32.
+    and so does what counts positions or sizes. Calibration data is not needed; with it, nodes whose numbers come near the end
+    of float16's range, or leave it, stay in float32.
 
     :param keep: names of nodes or values as `fnmatch` reads them; those nodes, and nodes beside those values, stay in float32.
     :param keep_io: inputs and outputs of the model keep their type, by a Cast each.
@@ -53,7 +54,7 @@ class ConvertFloat16(Pass):
         plan.leave_precise(self.precise)
         plan.leave_counts()
         if context.data is not None and len(context.data):
-            plan.leave_large(_magnitudes(graph, context), LARGEST)
+            plan.leave_large(_magnitudes(graph, context), HEADROOM)
         _Converter(graph, plan.halves, Halving(self.beyond == "clip"), context).run(self.keep_io)
 
 

@@ -54,13 +54,12 @@ class Plan:
 
     def leave_precise(self, level: Precise) -> None:
         """Leave out what sums up or grows beyond the range of float16, and the elementwise operators that read nothing else:
-        between the two halves of a normalization that an exporter wrote out, nothing is rounded."""
-        if level == "none":
-            return
+        between the two halves of a normalization that an exporter wrote out, nothing is rounded. Sums of integers, and what
+        quantizers give, count among these at every level."""
         precise: set[Value] = set()
         for node in _nodes(self.model):
             follows = KINDS.get(node.op) in (OpKind.UNARY, OpKind.BROADCAST) and _reads_only(node, precise)
-            if _is_precise(node, level) or follows:
+            if follows or _is_of_integers(node) or _is_precise(node, level):
                 precise.update(value for value in node.outputs if value is not None)
                 self.halves.pop(node, None)
 
@@ -106,9 +105,18 @@ def _names(node: Node) -> list[str]:
 
 def _is_precise(node: Node, level: Precise) -> bool:
     kind = KINDS.get(node.op)
+    if level == "none":
+        return False
     if kind is OpKind.REDUCTION:
         return node.op not in _SELECT
     return node.op in _GROW or (level == "all" and kind is OpKind.NORMALIZATION)
+
+
+def _is_of_integers(node: Node) -> bool:
+    """Whether a node gives reals that stand behind integers: a quantizer, or the Cast of an accumulator."""
+    producer = node.input(0).producer if node.op == "Cast" else None
+    is_sum = producer is not None and KINDS.get(producer.op) is OpKind.CONTRACTION and node.input(0).dtype is DType.INT32
+    return is_sum or KINDS.get(node.op) is OpKind.QUANTIZATION
 
 
 def _floats(node: Node) -> list[Value]:

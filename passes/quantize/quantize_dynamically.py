@@ -56,8 +56,9 @@ class QuantizeDynamically(Pass):
                 context.remark(node, f"left in float: {reason}")
             elif reason is not None:
                 nodes.append(node)
+        clones: dict[tuple[Value, int | None], Value] = {}
         for node in nodes:
-            _note_scale(node)
+            _note_scale(node, clones)
         if graph is context.model.graph and self.rounding == "second-order":
             Rounding().run_where_data_is(graph, nodes, context)
         emitter = _Emitter(graph)
@@ -90,12 +91,15 @@ def _refusal(node: Node) -> str | None:
     return ""
 
 
-def _note_scale(node: Node) -> None:
-    weights = node.input(1)
-    axis = weight_axis(node, 1)
-    if weights.qparams is not None and weights.qparams.axis != axis:  # read along another axis as well
-        assert weights.constant is not None
-        weights = node.owner.add_constant(weights.constant, weights.name)
+def _note_scale(node: Node, clones: dict[tuple[Value, int | None], Value]) -> None:
+    """Weights that are read along another axis as well are cloned, once for each axis."""
+    weights, axis = node.input(1), weight_axis(node, 1)
+    assert weights.constant is not None
+    if weights.qparams is not None and weights.qparams.axis != axis:
+        key = weights, axis
+        if key not in clones:
+            clones[key] = node.owner.add_constant(weights.constant, weights.name)
+        weights = clones[key]
         node.set_input(1, weights)
     form = WeightFormat()
     weights.graph.set_qparams(weights, form.qparams(*fitted_range(weights, form, axis), axis))

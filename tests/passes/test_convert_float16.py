@@ -244,3 +244,17 @@ def test_weights_of_8_bits_and_activations_of_16():
     assert ops(result)["DequantizeLinear"] == 2
     assert {tensor.data_type for tensor in result.graph.initializer if len(tensor.dims) == 2} == {TensorProto.INT8}
     assert quality(proto, result) > 35
+
+
+@pytest.mark.parametrize("precise", ["none", "sums"])
+def test_sums_of_integers_and_their_scales_stay_in_float32(precise):
+    """Accumulators reach millions, and scales of weights times scales of data lie below the smallest normal float16."""
+    proto = perceptron((512, 128, 32))
+    result, _ = converted(proto, f"quantize-dynamically,convert-float16{{precise={precise},keep_io=false}}")
+    of = types(result)
+    for node in result.graph.node:
+        if node.op_type in ("Mul", "Add"):
+            assert {of[name] for name in (*node.input, *node.output)} == {FLOAT}
+    data = samples(proto, 40)
+    given = outputs(result, {"x": data["x"].astype(np.float16)})[0]
+    assert sqnr(outputs(proto, data)[0], given.astype(np.float32)) > 30
