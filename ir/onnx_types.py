@@ -87,7 +87,8 @@ def set_properties(field: Any, entries: Mapping[str, str]) -> None:
 
 def _dim(proto: Any) -> Dim:
     if proto.WhichOneof("value") == "dim_param":
-        return str(proto.dim_param) or None
+        # Axes of one symbol are of one size. Exporters that write "?" at several of them mean that they do not know.
+        return str(proto.dim_param) if any(map(str.isalnum, proto.dim_param)) else None
     # A negative size is how sloppy exporters write "unknown".
     return int(proto.dim_value) if proto.HasField("dim_value") and proto.dim_value >= 0 else None
 

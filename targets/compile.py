@@ -37,7 +37,7 @@ class Options:
     """How to build.
 
     :param batch: samples per run where the model leaves that open; larger inputs run in parts.
-    :param symbols: sizes of other open axes, by the model's symbol.
+    :param symbols: sizes of other open axes, by the model's symbol or by input and axis, as "x.2".
     :param time_limit_s: seconds after which the build is given up.
     :param memory_limit_mb: address space of the build; None: what the machine has, and 8 GB.
     :param check: whether to run the result against ONNX Runtime before it is written.

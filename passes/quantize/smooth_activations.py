@@ -29,7 +29,7 @@ from deburr.passes.quantize.channel_scales import (
 )
 
 WORTH_IT = 1e-2  # of the logarithm of a factor
-LAYERS = {"linear": ("Gemm", "MatMul"), "conv": ("Conv",), "all": ("Conv", "Gemm", "MatMul")}
+LAYERS = {"linear": ("Gemm", "MatMul"), "conv": ("Conv",), "depthwise": ("Conv",), "all": ("Conv", "Gemm", "MatMul")}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class SmoothActivations(Pass):
     range. Outputs are the same up to rounding in float.
 
     :param alpha: from 0, all range stays in the activations, to 1, all goes to the weights.
-    :param layers: Gemm and MatMul (linear), Conv, or all of them.
+    :param layers: Gemm and MatMul (linear), Conv, only those that are depthwise, or all of them.
     :param insert: put a Mul in front of the layers where the division has no other place.
     """
 
@@ -51,19 +51,33 @@ class SmoothActivations(Pass):
     needs_data: ClassVar[bool] = True
 
     alpha: float = 0.5
-    layers: Literal["linear", "conv", "all"] = "linear"
+    layers: Literal["linear", "conv", "depthwise", "all"] = "linear"
     insert: bool = False
 
     def run(self, graph: Graph, context: Context) -> None:
         """:raises DeburrError: E203 for an alpha outside [0, 1], and what `linear.activations` raises."""
         if not 0 <= self.alpha <= 1:
             raise DeburrError("E203", f"an alpha of {self.alpha:g}", where=self.name, hint="give a number from 0 to 1")
-        readers = _readers(graph, LAYERS[self.layers])
+        readers = self._readers(graph)
         ranges = _ranges(readers, context)
         for value, uses in readers.items():
             factors = self._factors(ranges[value], [use.node for use in uses])
             if np.abs(np.log(factors)).max(initial=0) >= WORTH_IT:
                 self._smooth(value, uses, factors, context)
+
+    def _readers(self, graph: Graph) -> dict[Value, list[Use]]:
+        """The values that such layers with constant weights read as data, with those uses."""
+        found: dict[Value, list[Use]] = {}
+        for node in graph.nodes:
+            if not self._is_meant(node) or node.input(0).is_constant or reader_refusal(node, 0):
+                continue
+            value = node.input(0)
+            if value.graph is graph and value.qparams is None and node.input(1) is not value:
+                found.setdefault(value, []).append(Use(node, 0))
+        return found
+
+    def _is_meant(self, node: Node) -> bool:
+        return node.op in LAYERS[self.layers] and (self.layers != "depthwise" or _is_depthwise(node))
 
     def _factors(self, activation: Floats, nodes: list[Node]) -> Floats:
         """s for each channel; 1 where the channel, or what the weights make of it, is zero."""
@@ -91,18 +105,6 @@ class SmoothActivations(Pass):
 def _is_depthwise(node: Node) -> bool:
     """Whether every output channel reads one input channel."""
     return node.op == "Conv" and (node.input(1).static_shape or (0, 0))[1] == 1
-
-
-def _readers(graph: Graph, ops: tuple[str, ...]) -> dict[Value, list[Use]]:
-    """The values that these operators with constant weights read as data, with those uses."""
-    found: dict[Value, list[Use]] = {}
-    for node in graph.nodes:
-        if node.op not in ops or node.input(0).is_constant or reader_refusal(node, 0):
-            continue
-        value = node.input(0)
-        if value.graph is graph and value.qparams is None and node.input(1) is not value:
-            found.setdefault(value, []).append(Use(node, 0))
-    return found
 
 
 def _source(value: Value, uses: list[Use]) -> Source | str:

@@ -10,7 +10,7 @@ from deburr.ir.errors import DeburrError
 from deburr.ir.model import Model
 from deburr.ir.onnx_reader import read
 from deburr.ir.onnx_writer import to_proto
-from deburr.ir.types import Shape, TensorType
+from deburr.ir.types import Dim, Shape, TensorType
 from deburr.ir.value import Value
 
 OPSET = 13  # per-channel quantizers, axes as inputs
@@ -21,7 +21,7 @@ class Sizes:
     """How large the axes are that the model leaves open.
 
     :param batch: samples per run, for every input whose first axis is open.
-    :param symbols: other sizes by the symbol that the model gives them.
+    :param symbols: other sizes by the symbol that the model gives them, or by input and axis, as "x.2".
     """
 
     batch: int = 1
@@ -101,15 +101,22 @@ def clean_up(model: Model) -> list[str]:
 
 
 def _fixed(value: Value, shape: Shape, known: Mapping[str, int], batch: int) -> Shape:
-    sizes = [known.get(dim, dim) if isinstance(dim, str) else dim for dim in shape]
+    sizes = [_size(f"{value.name}.{axis}", dim, known) for axis, dim in enumerate(shape)]
     if sizes and sizes[0] is None:
         sizes[0] = batch
     for axis, size in enumerate(sizes):
         if not isinstance(size, int) or size < 1:
-            symbol = size if isinstance(size, str) else "NAME"
+            symbol = size if isinstance(size, str) else f"{value.name}.{axis}"
             raise DeburrError(
                 "E901", "a size is open", where=f"input {value.name!r}, axis {axis}",
                 why=f"the model declares {value.type} and code is made for fixed sizes",
                 hint=f"give symbols={{{symbol!r}: SIZE}} to compile, or fix the shape in the model",
             )  # fmt: skip
     return tuple(sizes)
+
+
+def _size(place: str, dim: Dim, known: Mapping[str, int]) -> Dim:
+    """What is known of a dim, by its place ("x.2") or by its symbol; else the dim."""
+    if isinstance(dim, int):
+        return dim
+    return known.get(place, dim if dim is None else known.get(dim, dim))

@@ -1,6 +1,11 @@
+import numpy as np
 import pytest
+from models import Builder
+from onnx import helper
 
-from .rewriting import check, unchanged
+from deburr.ir.onnx_reader import read
+
+from .rewriting import check, run, unchanged
 
 PASS = "remove-identity"
 
@@ -123,3 +128,14 @@ def test_inside_a_subgraph_an_outer_value_cannot_be_an_output():
         text.replace("      %a = Identity(%x)\n", "").replace("Relu(%a)", "Relu(%x)"),
         "remove-identity: Identity -> q: the graph output q needs a node that produces it",
     )
+
+
+def test_axes_that_the_exporter_does_not_know_may_differ():
+    """Paddle writes "?" at every open axis: two of them are no proof that a Reshape changes nothing."""
+    builder = Builder()
+    builder.node("Relu", [builder.node("Reshape", ["x", builder.constant(np.array([0, -1, 2]))], "r")], "y")
+    proto = builder.model({"x": ["n", "?", "?"]}, {"y": ["n", "?", "?"]})
+    proto.graph.value_info.append(helper.make_tensor_value_info("r", 1, ["n", "?", "?"]))
+    given = read(proto)
+    run(given, "remove-identity")
+    assert [node.op for node in given.graph.nodes] == ["Reshape", "Relu"]

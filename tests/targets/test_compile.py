@@ -98,6 +98,21 @@ def test_an_open_axis_asks_for_a_size(tmp_path):
     assert bundle.run({"x": np.zeros((3, 3, 6, 8), np.float32)})["y"].shape == (3, 4, 6, 8)
 
 
+def test_an_open_axis_without_a_symbol_gets_its_size_by_place(tmp_path):
+    """Paddle writes "?" at every axis that it leaves open: that is no symbol, or height and width would be equal."""
+    builder = Builder()
+    builder.conv("x", 3, 4, output="y")
+    proto = builder.model({"x": ["?", 3, "?", "?"]}, {"y": ["?", 4, "?", "?"]})
+    with pytest.raises(DeburrError) as caught:
+        build(proto, tmp_path / "b", symbols={"x.2": 6})
+    assert str(caught.value) == (
+        "error[E901]: a size is open, input 'x', axis 3: the model declares float[?, 3, ?, ?] and code is made for fixed "
+        "sizes; give symbols={'x.3': SIZE} to compile, or fix the shape in the model"
+    )
+    bundle = build(proto, tmp_path / "b", symbols={"x.2": 6, "x.3": 8})
+    assert bundle.run({"x": np.zeros((3, 3, 6, 8), np.float32)})["y"].shape == (3, 4, 6, 8)
+
+
 def test_the_same_model_gives_the_same_bytes(tmp_path):
     proto = quantized(residual_block())
     build(proto, tmp_path / "a")

@@ -35,7 +35,12 @@ def compile_model(
         int, typer.Option("--batch", metavar="N", min=1, help="Samples per run, where the model leaves it open.")
     ] = 1,
     dims: Annotated[
-        list[str] | None, typer.Option("--dim", metavar="SYMBOL=N", help="Size of another axis that the model leaves open.")
+        list[str] | None,
+        typer.Option(
+            "--dim",
+            metavar="SYMBOL=N",
+            help="Size of another axis that the model leaves open; INPUT.AXIS=N if it has no symbol.",
+        ),
     ] = None,
     time_limit: Annotated[float, typer.Option("--time-limit", metavar="SECONDS", min=1, help="Give the build up after.")] = 600,
     linker: Annotated[
