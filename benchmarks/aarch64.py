@@ -23,9 +23,9 @@ from kernels import SHAPES, Shape
 from deburr.targets.kernels import build
 from deburr.targets.target import find
 
-MULTIPLY = r"(sdot|udot|sudot|usdot|smmla|usmmla|smlal2?|fmla)"
-# What a cycle takes of 128-bit multiply-accumulates, by the makers' optimization guides.
-CPUS = {"raspberry-pi/5": 2, "ampere/altra": 2, "aws/graviton3": 4, "raspberry-pi/4b": 1}
+MULTIPLY = r"(sdot|udot|sudot|usdot|smmla|usmmla|smlal2?|smull2?|fmla)"
+# What a cycle takes of 128-bit multiply-accumulates, by the makers' optimization guides; CPUs that llvm-mca has a model of.
+CPUS = {"raspberry-pi/5": 2, "ampere/altra": 2, "raspberry-pi/4b": 1, "rockchip/rk3568": 1}
 
 
 @dataclass(frozen=True)
