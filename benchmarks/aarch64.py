@@ -24,6 +24,7 @@ from deburr.targets.kernels import build
 from deburr.targets.target import find
 
 MULTIPLY = r"(sdot|udot|sudot|usdot|smmla|usmmla|smlal2?|smull2?|fmla)"
+BRANCH = r"(b|b\.\w+|cbn?z|tbn?z)\s"
 # What a cycle takes of 128-bit multiply-accumulates, by the makers' optimization guides; CPUs that llvm-mca has a model of.
 CPUS = {"raspberry-pi/5": 2, "ampere/altra": 2, "raspberry-pi/4b": 1, "rockchip/rk3568": 1}
 
@@ -88,12 +89,12 @@ def assembly(workload: Any, target: Any) -> str:
 
 
 def inner_loop(text: str) -> list[str]:
-    """The block with most multiplications, up to the branch back to its own start."""
+    """The block with most multiplications, up to the first branch back: what stands behind that is another loop's."""
     blocks = re.split(r"\n(?=\.L\w+:)", text)
-    hottest = max(blocks, key=lambda block: len(re.findall(rf"^\s+{MULTIPLY}\s", block, re.M)))
-    label = hottest.partition(":")[0]
-    lines = [line.split("//")[0].strip() for line in hottest.splitlines() if re.match(r"\s+[a-z]", line)]
-    ends = [index for index, line in enumerate(lines) if line.startswith("b") and line.split()[-1] == label]
+    hottest = max(range(len(blocks)), key=lambda index: len(re.findall(rf"^\s+{MULTIPLY}\s", blocks[index], re.M)))
+    behind = {block.partition(":")[0] for block in blocks[: hottest + 1]}
+    lines = [line.split("//")[0].strip() for line in blocks[hottest].splitlines() if re.match(r"\s+[a-z]", line)]
+    ends = [index for index, line in enumerate(lines) if re.match(BRANCH, line) and line.split()[-1] in behind]
     return lines[: ends[0] + 1] if ends else lines
 
 
@@ -102,7 +103,7 @@ def cycles_of(lines: list[str], cpu: str) -> float | None:
     mca = shutil.which("llvm-mca")
     if mca is None:
         return None
-    text = "\n".join(line for line in lines if not re.match(r"(b\.|cbn?z|tbn?z)", line))
+    text = "\n".join(line for line in lines if not re.match(BRANCH, line))
     command = [mca, "-mtriple=aarch64-linux-gnu", f"-mcpu={cpu}", "-mattr=+dotprod,+i8mm", "-iterations=100"]
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     found = re.search(r"Total Cycles:\s+(\d+)", done.stdout)
