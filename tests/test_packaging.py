@@ -76,7 +76,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     expected = {"deburr/py.typed", "deburr/targets/presets.toml"}
     for name, folder in packages_on_disk().items():
-        expected |= {f"{name.replace('.', '/')}/{path.name}" for path in folder.glob("*.py")}
+        files = [path for kind in ("*.py", "*.hpp", "*.cpp") for path in folder.glob(kind)]
+        expected |= {f"{name.replace('.', '/')}/{path.name}" for path in files}
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
         metadata = {name.split("/")[1] for name in archive.namelist() if ".dist-info/" in name and "licenses" not in name}

@@ -46,7 +46,7 @@ def kernel(workload: Workload, target: Target, schedule: ConvSchedule | None = N
     match workload:
         case Conv2d() if workload.is_blocked_depthwise:
             cut = schedule or space.default_schedule(workload, target)
-            definition = depthwise.define(workload, cut.extent(workload))
+            definition = depthwise.define(workload, target.isa, cut.extent(workload))
             module = cpu.reduction(_module(definition), cut)
         case Conv2d():
             cut = schedule or space.default_schedule(workload, target)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from deburr.targets.kernels import conv2d, layout
-from deburr.targets.kernels.layout import WeightLayout
 
 if TYPE_CHECKING:
     from deburr.targets.kernels.conv2d import Definition
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     Expression = Any
 
 
-def define(workload: Conv2d, extent: tuple[int, int, int]) -> Definition:
+def define(workload: Conv2d, isa: str, extent: tuple[int, int, int]) -> Definition:
     """Stages "pad" (only where needed), "accumulate", "output"; the weight is ``[C/b, kh, kw, b]``.
 
     :param extent: images, rows and columns that "accumulate" computes, as in `conv2d.define`.
@@ -22,10 +21,10 @@ def define(workload: Conv2d, extent: tuple[int, int, int]) -> Definition:
     from tvm import te
 
     w = workload
-    dtype, weight_dtype = ("float32", "float32") if w.dtype == "float32" else ("int32", "int8")
+    weights, dtype = layout.depthwise_layout(w, isa), "float32" if w.dtype == "float32" else "int32"
     data = te.placeholder(layout.activation_shape(w), w.dtype, name="data")
-    weight = te.placeholder(layout.depthwise_weight_shape(w), weight_dtype, name="weight")
-    source = conv2d.pad(data, w, WeightLayout(1, weight_dtype, w.dtype), extent)
+    weight = te.placeholder(layout.depthwise_weight_shape(w), weights.dtype, name="weight")
+    source = conv2d.pad(data, w, weights, extent)
     kh, kw = (te.reduce_axis((0, size), name) for size, name in zip(w.kernel, ("kh", "kw"), strict=True))
 
     def element(n: Expression, o: Expression, y: Expression, x: Expression, c: Expression) -> Expression:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from deburr.targets.isa import ISAS
 from deburr.targets.kernels.workload import Conv2d
 
 
@@ -89,6 +90,14 @@ def weight_shape(workload: Conv2d, isa: str) -> tuple[int, ...]:
     w, group = workload, weight_layout(workload, isa).group
     spanned, outputs = input_blocks_spanned(w), blocks(w.out_channels, w.out_block)
     return (outputs, spanned, *w.kernel, w.in_block // group, w.out_block, group)
+
+
+def depthwise_layout(workload: Conv2d, isa: str) -> WeightLayout:
+    """What a depthwise kernel multiplies. NEON widens 16 bits in the multiplication itself, so 8 bits are widened once, on the
+    way into the padded tile, in place of once for each tap."""
+    if workload.dtype == "float32":
+        return WeightLayout(1, "float32", "float32")
+    return WeightLayout(1, "int16", "int16") if ISAS[isa].architecture == "aarch64" else WeightLayout(1, "int8", "uint8")
 
 
 def depthwise_weight_shape(workload: Conv2d) -> tuple[int, int, int, int]:

@@ -32,7 +32,7 @@ def pack_conv2d(
     expected = (w.out_channels, w.in_channels // w.groups, *w.kernel)
     if weight.shape != expected:
         raise ValueError(f"weight {weight.shape} where the workload has {expected}")
-    packed_weight = _pack_depthwise(w, weight) if w.is_blocked_depthwise else _pack_dense(w, target.isa, weight)
+    packed_weight = _pack_depthwise(w, target.isa, weight) if w.is_blocked_depthwise else _pack_dense(w, target.isa, weight)
     if w.dtype == "float32":
         given = np.zeros(w.out_channels, np.float32) if bias is None else bias.astype(np.float32)
         return {"weight": packed_weight, "bias": pack_channels(given, w.out_block)}
@@ -109,9 +109,9 @@ def _pack_dense(workload: Conv2d, isa: str, weight: Array) -> Array:
     return np.ascontiguousarray(split.transpose(0, 2, 5, 6, 3, 1, 4))
 
 
-def _pack_depthwise(workload: Conv2d, weight: Array) -> Array:
+def _pack_depthwise(workload: Conv2d, isa: str, weight: Array) -> Array:
     """``[C, 1, kh, kw] -> [C/b, kh, kw, b]``."""
     blocks, height, width, block = layout.depthwise_weight_shape(workload)
-    wide = np.zeros((blocks * block, height, width), weight.dtype)
+    wide = np.zeros((blocks * block, height, width), np.dtype(layout.depthwise_layout(workload, isa).dtype))
     wide[: workload.out_channels] = weight[:, 0]
     return np.ascontiguousarray(wide.reshape(blocks, block, height, width).transpose(0, 2, 3, 1))

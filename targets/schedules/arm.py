@@ -24,7 +24,9 @@ def dot(weights: WeightLayout, in_block: int, out_block: int) -> Dot | None:
     parts = min(parts, in_block // weights.group)
     if out_block % LANES or in_block % (parts * weights.group):
         return None
-    return Dot(_by_element(weights.data_dtype, weights.dtype, weights.group, parts), LANES, weights.group, parts)
+    return Dot(
+        _by_element(weights.data_dtype, weights.dtype, weights.group, parts), LANES, weights.group, parts, pixels_inside=True
+    )
 
 
 @cache

@@ -72,12 +72,10 @@ def _register_tile(schedule: Schedule, accumulate: Block, reduction: Reduction, 
     else:
         vectors, lanes = schedule.split(lanes, [None, instruction.lanes])
         group = sums.pop()
-        if instruction.parts > 1:  # weights stay while pixels change: one register of data goes with several of weights
+        if instruction.parts > 1:
             sums += schedule.split(sums.pop(), [None, instruction.parts])
-            n, o, y, x = tile
-            tile = [o, vectors, n, y, x]
-        else:
-            tile.append(vectors)
+        n, o, y, x = tile
+        tile = [o, vectors, n, y, x] if instruction.pixels_inside else [n, o, y, x, vectors]
         if instruction.group > 1:
             schedule.reorder(*sums, *tile, lanes, group)
         else:

@@ -15,13 +15,15 @@ class Dot:
 
     :param intrinsic: its name in TVM's registry.
     :param group: consecutive input channels that lie together in the packed weight.
-    :param parts: groups that one use takes, each from a place of its own in the packed weight.
+    :param parts: groups that one load of data serves: the loop over them is unrolled, each use takes a part of the register.
+    :param pixels_inside: whether weights stay while pixels change, because a pixel's data serves several instructions.
     """
 
     intrinsic: str
     lanes: int
     group: int
     parts: int = 1
+    pixels_inside: bool = False
 
 
 def dot(workload: Conv2d, isa: str) -> Dot | None:

@@ -35,9 +35,9 @@ def default_schedule(workload: Conv2d | Pool2d, target: Target) -> ConvSchedule:
     if isinstance(workload, Pool2d):
         shape = (workload.batch, layout.blocks(workload.channels, workload.block), workload.out_height, workload.out_width)
         operations = shape[0] * shape[1] * shape[2] * shape[3] * workload.block * workload.kernel[0] * workload.kernel[1]
-        return tile.over_window((*shape, workload.block), operations, target.cores, rounded=False)
+        return tile.over_window((*shape, workload.block), operations, target.isa, target.cores, rounded=False)
     if workload.is_blocked_depthwise:
-        return tile.over_window(layout.output_shape(workload), workload.macs, target.cores, rounded=True)
+        return tile.over_window(layout.output_shape(workload), workload.macs, target.isa, target.cores, rounded=True)
     return tile.default(workload, target.isa, target.cores)
 
 
@@ -104,7 +104,7 @@ class Space:
         batch, _, rows, columns = self._sizes
         cut = (schedule.n_tile, schedule.oc_tile, schedule.oh_tile, schedule.ow_tile)
         registers, block = tile.REGISTERS[self.target.isa], self.workload.out_block  # type: ignore[union-attr]
-        return tile.estimate(cut, (batch, rows, columns), registers.vectors(block), registers.steps)[0]
+        return tile.estimate(cut, (batch, rows, columns), registers, block)[0]
 
     @property
     def _is_dense(self) -> bool:

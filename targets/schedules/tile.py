@@ -58,18 +58,20 @@ class RegisterFile:
     :param accumulators: vectors left for sums after operands took theirs.
     :param lanes: int32 or float32 per vector.
     :param steps: of the reduction that one load of a pixel serves: instructions that take a lane each share it.
+    :param load: multiply-accumulates that could start while one vector is loaded.
     """
 
     accumulators: int
     lanes: int
     steps: int = 1
+    load: int = 1
 
     def vectors(self, block: int) -> int:
         """How many hold the sums of a block of channels."""
         return max(1, block // self.lanes)
 
 
-_NEON = RegisterFile(24, 4, steps=4)  # of 32: six registers of data and two of weights are at work with 24 of sums
+_NEON = RegisterFile(24, 4, steps=4, load=2)  # of 32: six registers of data and two of weights are at work with 24 of sums
 REGISTERS = {
     "avx512vnni": RegisterFile(26, 16), "avx2": RegisterFile(12, 8), "generic": RegisterFile(12, 4),
     "i8mm": _NEON, "dotprod": _NEON, "neon": _NEON,
@@ -82,10 +84,10 @@ WORTH_A_THREAD = 100_000
 def default(workload: Conv2d, isa: str, cores: int) -> ConvSchedule:
     """The tile with the lowest estimated cost: sums wasted on rounding, and loads that the multipliers wait for."""
     registers = REGISTERS[isa]
-    vectors = registers.vectors(workload.out_block)
+    block = workload.out_block
     sizes = (workload.batch, workload.out_height, workload.out_width)
-    candidates = _candidates(workload, registers.accumulators // vectors)
-    best = min(candidates, key=lambda tile: estimate(tile, sizes, vectors, registers.steps))
+    candidates = _candidates(workload, registers.accumulators // registers.vectors(block))
+    best = min(candidates, key=lambda tile: estimate(tile, sizes, registers, block))
     n_tile, oc_tile, oh_tile, ow_tile = best
     parallel = cores > 1 and workload.macs >= 2 * WORTH_A_THREAD
     oc_tiles, rows = layout.blocks(workload.out_channels, workload.out_block) // oc_tile, -(-workload.out_height // oh_tile)
@@ -103,32 +105,34 @@ def _candidates(workload: Conv2d, accumulators: int) -> list[tuple[int, int, int
 
 
 def estimate(
-    tile: tuple[int, int, int, int], sizes: tuple[int, int, int], vectors: int = 1, steps: int = 1
+    tile: tuple[int, int, int, int], sizes: tuple[int, int, int], registers: RegisterFile, block: int
 ) -> tuple[float, int]:
     """Estimated cycles per useful multiply-accumulate; ties go to the tile with fewer rows.
 
-    :param vectors: of sums for each block of channels.
-    :param steps: that one load of data serves, as in `RegisterFile`.
+    :param tile: images, blocks of output channels, rows, columns.
+    :param block: channels in a block.
     """
     n, oc, oh, ow = tile
     waste = 1.0
     for size, step in zip(sizes, (n, oh, ow), strict=True):
         waste *= -(-size // step) * step / size
-    sums, loads = n * oc * oh * ow * vectors, oc * vectors + n * oh * ow / steps
-    # One multiply-accumulate and one load per cycle, a latency of 8 that independent sums hide, and a step's own overhead.
-    cycles = max(sums, loads, 8) + 0.15 * loads + 0.5
+    vectors = registers.vectors(block)
+    sums, loads = n * oc * oh * ow * vectors, oc * vectors + n * oh * ow / registers.steps
+    # A multiply-accumulate per cycle, loads beside it, a latency of 8 that independent sums hide, and a step's own overhead.
+    cycles = max(sums, registers.load * loads, 8) + 0.15 * loads + 0.5
     return waste * cycles / sums, oh
 
 
-def over_window(shape: tuple[int, ...], operations: int, cores: int, *, rounded: bool) -> ConvSchedule:
+def over_window(shape: tuple[int, ...], operations: int, isa: str, cores: int, *, rounded: bool) -> ConvSchedule:
     """The tile of a reduction without channels to sum over (depthwise, pooling): some columns of one channel block.
 
     :param shape: of the output, blocked.
     :param operations: in all, to tell whether threads are worth their price.
     :param rounded: whether columns may be rounded up to whole tiles; else the tile divides them.
     """
-    batch, blocks, height, width, _ = shape
-    widths = [step for step in range(1, min(width, 8) + 1) if rounded or width % step == 0]
+    batch, blocks, height, width, block = shape
+    columns = max(1, min(width, 8, REGISTERS[isa].accumulators // REGISTERS[isa].vectors(block)))
+    widths = [step for step in range(1, columns + 1) if rounded or width % step == 0]
     # Weights and loop counters are paid once a tile, about a third of a column's own cost.
     ow_tile = min(widths, key=lambda step: -(-width // step) * (step + 0.3))
     parallel = cores > 1 and operations >= WORTH_A_THREAD
