@@ -53,4 +53,4 @@ class Qat(TrainingPass):
             if trainer.progress.best_epoch:
                 module.write_back()
                 rounding.note(graph)
-            explain(trainer, graph, context)
+            explain(trainer, graph, context, self.curve)
