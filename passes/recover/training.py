@@ -23,8 +23,8 @@ from deburr.passes.recover.extra import require_torch
 from deburr.passes.recover.weights import explain_frozen, trainable, zeros
 
 if TYPE_CHECKING:
-    from deburr.passes.recover.module import TorchModel
-    from deburr.passes.recover.trainer import Trainer
+    from deburr.passes.recover.learning.module import TorchModel
+    from deburr.passes.recover.learning.trainer import Trainer
 
 Aim = Literal["auto", "labels", "distill", "both"]
 Optimizer = Literal["adamw", "sgd"]
@@ -76,7 +76,7 @@ class TrainingPass(Pass):
 
         :raises DeburrError: E207 for an operator that no gradient passes through.
         """
-        from deburr.passes.recover.module import TorchModel
+        from deburr.passes.recover.learning.module import TorchModel
 
         explain_frozen(graph, context)
         if not trainable(graph):
@@ -89,9 +89,9 @@ class TrainingPass(Pass):
         import torch
 
         from deburr.passes.recover.checkpoint import fingerprint
-        from deburr.passes.recover.losses import Loss, float_outputs, labelled_output
+        from deburr.passes.recover.learning.losses import Loss, float_outputs, labelled_output
+        from deburr.passes.recover.learning.trainer import Settings, Trainer
         from deburr.passes.recover.teacher import Teacher
-        from deburr.passes.recover.trainer import Settings, Trainer
 
         data, graph, where = context.data, context.model.graph, f"pass {self}"
         assert data is not None

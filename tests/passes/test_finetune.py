@@ -125,7 +125,7 @@ def test_patience_ends_it_early():
 
 @pytest.mark.parametrize("steps", [1, 8, 17])
 def test_a_training_that_dies_goes_on_to_the_same_bits(steps, tmp_path, monkeypatch):
-    from deburr.passes.recover import trainer
+    from deburr.passes.recover.learning import trainer
 
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
     pipeline = parse(f"{HALVED},finetune{{epochs=5,lr=0.01,batch=16,checkpoint={tmp_path}/state.npz}}")
@@ -236,7 +236,7 @@ sys.path[:0] = [{tests!r}, {tests!r} + "/passes"]
 from models import residual_block
 from training import context_of, run, weights
 import numpy as np
-from deburr.passes.recover import trainer
+from deburr.passes.recover.learning import trainer
 trainer.SAVE_SECONDS = 0.0
 context = run(context_of(residual_block()), {pipeline!r})
 np.savez({out!r}, **weights(context.model))
