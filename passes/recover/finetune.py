@@ -23,7 +23,8 @@ class Finetune(TrainingPass):
     the samples is kept apart: the epoch with the lowest loss on them is what remains, and after `patience` epochs without a
     lower one training ends. `augment=module:function` names a function of (arrays by input name, numpy Generator) that
     changes each batch. `precision=bfloat16` saves time on CPUs that compute in it. With a file as `checkpoint`, training that
-    was killed goes on from there, to the same weights. Ctrl-C ends the pass with the best epoch so far.
+    was killed goes on from there, to the same weights. `curve` is a picture of the losses to write. Ctrl-C ends the pass with
+    the best epoch so far.
     """
 
     name: ClassVar[str] = "finetune"
@@ -47,4 +48,4 @@ class Finetune(TrainingPass):
         finally:
             if trainer.progress.best_epoch:
                 module.write_back()
-            explain(trainer, graph, context)
+            explain(trainer, graph, context, self.curve)

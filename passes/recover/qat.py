@@ -39,7 +39,7 @@ class Qat(TrainingPass):
         module = self._module(graph, context)
         if module is None:
             return
-        from deburr.passes.recover.rounding import round_as
+        from deburr.passes.recover.learning.rounding import round_as
 
         rounding = round_as(module, dialect)
         if rounding is None:
@@ -53,4 +53,4 @@ class Qat(TrainingPass):
             if trainer.progress.best_epoch:
                 module.write_back()
                 rounding.note(graph)
-            explain(trainer, graph, context)
+            explain(trainer, graph, context, self.curve)

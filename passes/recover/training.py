@@ -18,12 +18,13 @@ from deburr.ir.samples import Samples
 from deburr.passes.core import Context, Pass
 from deburr.passes.options import print_options
 from deburr.passes.recover.batches import Batches, find_augmentation
+from deburr.passes.recover.curve import draw, require_matplotlib
 from deburr.passes.recover.extra import require_torch
 from deburr.passes.recover.weights import explain_frozen, trainable, zeros
 
 if TYPE_CHECKING:
-    from deburr.passes.recover.module import TorchModel
-    from deburr.passes.recover.trainer import Trainer
+    from deburr.passes.recover.learning.module import TorchModel
+    from deburr.passes.recover.learning.trainer import Trainer
 
 Aim = Literal["auto", "labels", "distill", "both"]
 Optimizer = Literal["adamw", "sgd"]
@@ -52,6 +53,7 @@ class TrainingPass(Pass):
     patience: int | None = None
     augment: str = ""
     teacher: str = ""
+    curve: str = ""
     checkpoint: str = ""
 
     def _check(self) -> None:
@@ -66,13 +68,15 @@ class TrainingPass(Pass):
         ):
             if not right:
                 raise DeburrError("E203", f"{option} is out of range", where=f"pass {self}", hint=hint)
+        if self.curve:
+            require_matplotlib(Path(self.curve), f"pass {self.name}")
 
     def _module(self, graph: Graph, context: Context) -> TorchModel | None:
         """The module to train; None, with a remark, where nothing trains.
 
         :raises DeburrError: E207 for an operator that no gradient passes through.
         """
-        from deburr.passes.recover.module import TorchModel
+        from deburr.passes.recover.learning.module import TorchModel
 
         explain_frozen(graph, context)
         if not trainable(graph):
@@ -85,9 +89,9 @@ class TrainingPass(Pass):
         import torch
 
         from deburr.passes.recover.checkpoint import fingerprint
-        from deburr.passes.recover.losses import Loss, float_outputs, labelled_output
+        from deburr.passes.recover.learning.losses import Loss, float_outputs, labelled_output
+        from deburr.passes.recover.learning.trainer import Settings, Trainer
         from deburr.passes.recover.teacher import Teacher
-        from deburr.passes.recover.trainer import Settings, Trainer
 
         data, graph, where = context.data, context.model.graph, f"pass {self}"
         assert data is not None
@@ -150,8 +154,8 @@ class TrainingPass(Pass):
         return found
 
     def _identity(self, context: Context) -> str:
-        """The options and the seed, without the name of the checkpoint."""
-        options = {**dataclasses.asdict(self), "checkpoint": ""}
+        """The options and the seed, without where things are written."""
+        options = {**dataclasses.asdict(self), "checkpoint": "", "curve": ""}
         return f"{self.name}{print_options(options)} {context.seed}"
 
 
@@ -174,11 +178,13 @@ def keep_zeros(trainer: Trainer) -> int:
     return count
 
 
-def explain(trainer: Trainer, graph: Graph, context: Context) -> None:
-    """Say what came of it."""
+def explain(trainer: Trainer, graph: Graph, context: Context, curve: str = "") -> None:
+    """Say what came of it, and draw it where that was asked for."""
     progress = trainer.progress
     if not progress.losses:
         return
+    if curve:
+        draw(progress.training_losses, progress.losses, Path(curve))
     place, before = f"graph {graph.name!r}", progress.losses[0]
     if len(progress.losses) == 1 and not progress.training_losses:
         context.remark(place, "it gives what the original gives: there is nothing to recover", "put it behind what prunes")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deburr.ir.model import Model
-    from deburr.passes.recover.module import TorchModel
+    from deburr.passes.recover.learning.module import TorchModel
 
 
 def to_torch(model: Model | str | Path) -> TorchModel:
@@ -31,7 +31,7 @@ def to_torch(model: Model | str | Path) -> TorchModel:
     require_torch("deburr.train.to_torch")
     from deburr.api import load
     from deburr.ir.duplicate import duplicate
-    from deburr.passes.recover.module import TorchModel
+    from deburr.passes.recover.learning.module import TorchModel
 
     return TorchModel(load(model) if isinstance(model, str | Path) else duplicate(model))
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from models import conv_chain, perceptron, residual_block, samples
 
@@ -14,6 +15,7 @@ from deburr.ir.errors import DeburrError
 from deburr.ir.evaluate import Evaluator
 from deburr.ir.fidelity import accuracy
 from deburr.ir.onnx_reader import read
+from deburr.ir.onnx_writer import to_proto
 from deburr.ir.samples import Samples
 from deburr.passes import manager
 from deburr.passes.core import Context
@@ -123,7 +125,7 @@ def test_patience_ends_it_early():
 
 @pytest.mark.parametrize("steps", [1, 8, 17])
 def test_a_training_that_dies_goes_on_to_the_same_bits(steps, tmp_path, monkeypatch):
-    from deburr.passes.recover import trainer
+    from deburr.passes.recover.learning import trainer
 
     monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
     pipeline = parse(f"{HALVED},finetune{{epochs=5,lr=0.01,batch=16,checkpoint={tmp_path}/state.npz}}")
@@ -230,11 +232,11 @@ def test_a_model_without_weights_says_so():
 
 KILLED = """
 import sys
-sys.path[:0] = [{tests!r}]
+sys.path[:0] = [{tests!r}, {tests!r} + "/passes"]
 from models import residual_block
-from passes.training import context_of, run, weights
+from training import context_of, run, weights
 import numpy as np
-from deburr.passes.recover import trainer
+from deburr.passes.recover.learning import trainer
 trainer.SAVE_SECONDS = 0.0
 context = run(context_of(residual_block()), {pipeline!r})
 np.savez({out!r}, **weights(context.model))
@@ -262,3 +264,31 @@ def test_kill_9_at_some_step_and_resume(tmp_path: Path):
     with np.load(outs[0]) as whole, np.load(outs[1]) as resumed:
         for name in whole.files:
             np.testing.assert_array_equal(whole[name], resumed[name])
+
+
+def test_the_curve_of_the_losses(tmp_path):
+    trained(PROTO, f"{HALVED},finetune{{epochs=2,lr=0.01,curve={tmp_path}/loss.png}}")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_curve_of_no_known_kind_is_refused_before_training(tmp_path):
+    with pytest.raises(DeburrError) as caught:
+        trained(PROTO, f"finetune{{curve={tmp_path}/loss.bmp}}")
+    assert str(caught.value) == f"error[E203]: no such kind of picture, {tmp_path}/loss.bmp; end its name in .png, .svg or .pdf"
+
+
+def test_a_teacher_from_a_file(tmp_path):
+    """Where pruning and training are two runs, on data of their own."""
+    onnx.save(PROTO, tmp_path / "original.onnx")
+    pruned = trained(PROTO, HALVED)
+    proto = to_proto(pruned.model)
+    tuned = trained(proto, f"finetune{{epochs=8,lr=0.01,batch=16,teacher={tmp_path}/original.onnx}}")
+    assert error(tuned.model, PROTO) < 0.3 * error(pruned.model, PROTO)
+
+
+def test_a_teacher_of_another_kind_is_refused(tmp_path):
+    onnx.save(perceptron(), tmp_path / "other.onnx")
+    other = residual_block()
+    other.graph.input[0].name = other.graph.node[0].input[0] = "image"
+    with pytest.raises(DeburrError, match=r"E206\]: the teacher's inputs are others, .*other.onnx: x differ; a teacher has"):
+        trained(other, f"finetune{{teacher={tmp_path}/other.onnx}}")

@@ -20,7 +20,7 @@ PROTO = residual_block()
 
 
 def fake(qparams: QParams):
-    from deburr.passes.recover.fake_quantize import FakeQuantize
+    from deburr.passes.recover.learning.fake_quantize import FakeQuantize
 
     return FakeQuantize(qparams)
 
@@ -49,8 +49,8 @@ def test_gradients_are_those_of_learned_step_size_quantization():
 
 
 def in_torch(model, dialect: str, data: dict) -> np.ndarray:
-    from deburr.passes.recover.module import TorchModel
-    from deburr.passes.recover.rounding import round_as
+    from deburr.passes.recover.learning.module import TorchModel
+    from deburr.passes.recover.learning.rounding import round_as
 
     module = TorchModel(duplicate_with_scales(model))
     assert round_as(module, find_dialect(dialect)) is not None

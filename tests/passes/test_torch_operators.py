@@ -43,7 +43,7 @@ def data_of(case) -> tuple[dict, list] | None:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_onnx_node_cases(part):
     """Forms that a function does not cover are left out: they run in ONNX Runtime, which is tested elsewhere."""
-    from deburr.passes.recover.module import TorchModel
+    from deburr.passes.recover.learning.module import TorchModel
 
     compared = 0
     for case in cases()[part::PARTS]:
@@ -72,7 +72,7 @@ def test_every_function_has_a_case():
 
 @pytest.mark.parametrize("to", [TensorProto.INT32, TensorProto.BOOL, TensorProto.FLOAT16, TensorProto.DOUBLE])
 def test_casts_give_what_onnx_runtime_gives(to):
-    from deburr.passes.recover.module import TorchModel
+    from deburr.passes.recover.learning.module import TorchModel
 
     builder = Builder()
     like = builder.constant(np.zeros(1, helper.tensor_dtype_to_np_dtype(to)))

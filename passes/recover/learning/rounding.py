@@ -17,8 +17,8 @@ from deburr.passes.quantize.insert_qdq import integer_nodes
 from deburr.passes.quantize.placement import Placement, place
 from deburr.passes.quantize.scale_weights import smallest_scale
 from deburr.passes.quantize.weighted import bias_of, output_channels
-from deburr.passes.recover.fake_quantize import FakeBias, FakeQuantize
-from deburr.passes.recover.module import TorchModel
+from deburr.passes.recover.learning.fake_quantize import FakeBias, FakeQuantize
+from deburr.passes.recover.learning.module import TorchModel
 
 
 @dataclass

@@ -22,8 +22,8 @@ from deburr.passes.core import Progress as ProgressBar
 from deburr.passes.recover import checkpoint
 from deburr.passes.recover.batches import Augment, Batch, Batches, Order
 from deburr.passes.recover.checkpoint import Progress
-from deburr.passes.recover.losses import Loss
-from deburr.passes.recover.module import TorchModel
+from deburr.passes.recover.learning.losses import Loss
+from deburr.passes.recover.learning.module import TorchModel
 from deburr.passes.recover.teacher import Teacher
 
 SAVE_SECONDS = 30.0  # between two states that are saved within an epoch
