@@ -2,7 +2,7 @@
 
 import numpy as np
 import onnxruntime
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from kernel_reference import fixed_point_add
 from onnx import TensorProto, helper, numpy_helper
@@ -36,12 +36,14 @@ def onnx_runtime(a: Scale, b: Scale, out: Scale) -> np.ndarray:
 
 @settings(max_examples=40)
 @given(scales, scales, scales)
+@example(Scale(0.25, 0), Scale(0.125, 0), Scale(float(np.float32(0.15)), 0))
 def test_sums_are_those_of_onnx_runtime(a, b, out):
     ours, theirs = fixed_point_add(LEFT, RIGHT, fit(a, b, out)), onnx_runtime(a, b, out)
     assert np.abs(ours - theirs).max() <= 1
-    # Exact ties are apart: where scales are small multiples of each other there are many, and no shift rounds half to even.
+    # Ties are apart, exact ones and those that float32 makes of what is next to them: where scales are nearly small multiples of
+    # each other there are many, and no shift rounds half to even.
     real = ((LEFT - a.zero_point) * a.scale + (RIGHT - b.zero_point) * b.scale) / out.scale
-    tie = np.abs(np.abs(real - np.floor(real)) - 0.5) < 1e-9
+    tie = np.abs(np.abs(real - np.floor(real)) - 0.5) < 2e-5
     assert np.count_nonzero((ours != theirs) & ~tie) <= 16
 
 
