@@ -10,7 +10,8 @@ import numpy as np
 from deburr.ir.errors import DeburrError
 from deburr.ir.evaluate import Evaluator
 from deburr.ir.model import Model
-from deburr.ir.types import Array, DType
+from deburr.ir.types import Array
+from deburr.targets.lower.widen import holds_float16
 
 FLOAT_ERROR = 1e-3  # root mean square of the difference, over that of the reference
 HALF_ERROR = 1e-2  # where the model holds float16: ONNX Runtime rounds between operators, the program does not
@@ -50,8 +51,7 @@ def compare(model: Model, inputs: Sequence[Array], outputs: Sequence[Array], log
             raise
         return f"the numbers were not checked: ONNX Runtime cannot run the model ({error.why})"
     quantized = any(node.op in ("QuantizeLinear", "QLinearConv", "DynamicQuantizeLinear") for node in model.graph.nodes)
-    half = any(value.dtype is DType.FLOAT16 for value in model.graph.values)
-    allowed = INTEGER_ERROR if quantized else HALF_ERROR if half else FLOAT_ERROR
+    allowed = INTEGER_ERROR if quantized else HALF_ERROR if holds_float16(model) else FLOAT_ERROR
     for value, array in zip(model.graph.outputs, outputs, strict=True):
         distance = relative_error(expected[value.name], array)
         if not distance <= allowed:
