@@ -77,7 +77,7 @@ def _replacement(node: Node, start: int, target: int) -> Graph | None:
     proto = to_proto(_single(node, start))
     try:
         converted = onnx.version_converter.convert_version(proto, target)
-        _complete(converted.graph.output)
+        _complete([*converted.graph.input, *converted.graph.output])
         onnx.checker.check_model(converted)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         raise _refusal(node, start, target, str(error)) from error
@@ -89,11 +89,13 @@ def _replacement(node: Node, start: int, target: int) -> Graph | None:
     return replacement
 
 
-def _complete(outputs: Iterable[Any]) -> None:
-    """The checker wants every output typed, also one whose type nobody knows, such as the unused mask of Dropout."""
-    for info in outputs:
+def _complete(ends: Iterable[Any]) -> None:
+    """The checker wants every end of a graph typed, also one whose type nobody knows, such as the unused mask of Dropout, and
+    with a shape. Of these ends only the names are looked at afterwards."""
+    for info in ends:
         if not info.type.WhichOneof("value"):
             info.type.tensor_type.elem_type = int(DType.FLOAT)
+        if info.type.HasField("tensor_type") and not info.type.tensor_type.HasField("shape"):
             info.type.tensor_type.shape.SetInParent()
 
 

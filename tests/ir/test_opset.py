@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from models import conv_chain, samples
+from models import Builder, conv_chain, samples
 from onnx import TensorProto, helper, numpy_helper
 
 from deburr.ir.errors import DeburrError
@@ -173,3 +173,18 @@ def test_out_of_range():
         f"error[E105]: the opset cannot be raised: from 13 to {latest + 1}; supported is from 7 to {latest}; export the model "
         "with a newer opset"
     )
+
+
+def test_shapes_that_nobody_knows():
+    """A Reshape to a computed shape, read by another one: opset 13 only took on more types."""
+    builder = Builder()
+    builder.node("Relu", [builder.node("Reshape", [builder.node("Reshape", ["x", "first"]), "second"])], "y")
+    ends = [helper.make_tensor_value_info(name, *kind) for name, kind in {
+        "x": (TensorProto.FLOAT, [2, 6]), "first": (TensorProto.INT64, ["k"]), "second": (TensorProto.INT64, [2]),
+        "y": (TensorProto.FLOAT, ["a", "b"]),
+    }.items()]  # fmt: skip
+    graph = helper.make_graph(builder.nodes, "unknown", ends[:3], ends[3:])
+    model = read(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=8))
+    raise_opset(model, 13)
+    data = {"x": np.arange(12, dtype=np.float32).reshape(2, 6), "first": np.array([3, 4]), "second": np.array([6, 2])}
+    np.testing.assert_array_equal(Evaluator(model).run(data)["y"], data["x"].reshape(6, 2))
