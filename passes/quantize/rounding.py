@@ -26,7 +26,7 @@ from deburr.passes.quantize.descent import descend, refine
 from deburr.passes.quantize.scale_weights import smallest_scale
 from deburr.passes.quantize.second_order import Grid, round_matrix
 
-BATCH = 16
+BATCH = 4  # of early layers, one sample may take some MB
 APART = 4  # of so many samples, the last is kept apart to choose the damping
 
 

@@ -40,8 +40,8 @@ def onnx_runtime(a: Scale, b: Scale, out: Scale) -> np.ndarray:
 def test_sums_are_those_of_onnx_runtime(a, b, out):
     ours, theirs = fixed_point_add(LEFT, RIGHT, fit(a, b, out)), onnx_runtime(a, b, out)
     assert np.abs(ours - theirs).max() <= 1
-    # Ties are apart, exact ones and those that float32 makes of what is next to them: where scales are nearly small multiples of
-    # each other there are many, and no shift rounds half to even.
+    # Ties are apart, exact ones and what float32 takes for one: where scales are nearly small multiples of each other there are
+    # many, and no shift rounds half to even.
     real = ((LEFT - a.zero_point) * a.scale + (RIGHT - b.zero_point) * b.scale) / out.scale
     tie = np.abs(np.abs(real - np.floor(real)) - 0.5) < 2e-5
     assert np.count_nonzero((ours != theirs) & ~tie) <= 16
