@@ -131,10 +131,12 @@ class Space:
     @cached_property
     def _accumulators(self) -> int:
         """Vectors of sums that a register tile may have."""
-        registers = tile.REGISTERS[self.target.isa]
-        block = self.workload.out_block if isinstance(self.workload, Conv2d) else self.workload.block
-        d = self.default
-        return max(registers.accumulators // registers.vectors(block), d.n_tile * d.oc_tile * d.oh_tile * d.ow_tile)
+        w, d, registers = self.workload, self.default, tile.REGISTERS[self.target.isa]
+        if isinstance(w, Conv2d):
+            largest = tile.largest_tile(w, self.target.isa)
+        else:
+            largest = registers.accumulators // registers.vectors(w.block)
+        return max(largest, d.n_tile * d.oc_tile * d.oh_tile * d.ow_tile)
 
     def _waste(self, schedule: ConvSchedule) -> float:
         """What is computed over what is wanted; 1 where tiles and tasks divide evenly."""

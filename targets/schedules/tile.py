@@ -86,7 +86,7 @@ def default(workload: Conv2d, isa: str, cores: int) -> ConvSchedule:
     registers = REGISTERS[isa]
     block = workload.out_block
     sizes = (workload.batch, workload.out_height, workload.out_width)
-    candidates = _candidates(workload, isa, registers.accumulators // registers.vectors(block))
+    candidates = _candidates(workload, isa, largest_tile(workload, isa))
     best = min(candidates, key=lambda tile: estimate(tile, sizes, registers, block))
     n_tile, oc_tile, oh_tile, ow_tile = best
     parallel = cores > 1 and workload.macs >= 2 * WORTH_A_THREAD
@@ -103,6 +103,14 @@ def _candidates(workload: Conv2d, isa: str, accumulators: int) -> list[tuple[int
     images = range(1, min(workload.batch, accumulators) + 1) if workload.out_height * workload.out_width == 1 else (1,)
     tiles = product(images, oc_tiles, heights, widths)
     return [tile for tile in tiles if tile[0] * tile[1] * tile[2] * tile[3] <= max(accumulators, 1)]
+
+
+def largest_tile(workload: Conv2d, isa: str) -> int:
+    """How many pixels of a block of channels have their sums in registers at a time."""
+    registers = REGISTERS[isa]
+    # Where pixels are multiplied in pairs, both halves of their data wait in registers beside the sums.
+    sums = registers.accumulators * 2 // 3 if step_of(workload, isa) > 1 else registers.accumulators
+    return sums // registers.vectors(workload.out_block)
 
 
 def step_of(workload: Conv2d, isa: str) -> int:
