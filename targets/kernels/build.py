@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from deburr.targets.kernels import conv2d, depthwise, elementwise, pool
 from deburr.targets.kernels.workload import Add, ChangeLayout, Conv2d, Dequantize, Pool2d, Quantize, Workload
-from deburr.targets.schedules import cpu, space
+from deburr.targets.schedules import cpu, space, tile
 
 if TYPE_CHECKING:
     from deburr.targets.kernels.conv2d import Definition
@@ -50,6 +50,8 @@ def kernel(workload: Workload, target: Target, schedule: ConvSchedule | None = N
             module = cpu.reduction(_module(definition), cut)
         case Conv2d():
             cut = schedule or space.default_schedule(workload, target)
+            if cut.ow_tile % tile.step_of(workload, target.isa):
+                raise ValueError(f"{cut.ow_tile} columns in a register tile, where an instruction takes them in pairs")
             definition = conv2d.define(workload, target.isa, cut.extent(workload))
             module = cpu.convolution(_module(definition), workload, target.isa, cut)
         case Pool2d():

@@ -9,7 +9,7 @@ from deburr.targets.kernels import epilogue, layout
 from deburr.targets.kernels.workload import Conv2d
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from deburr.targets.kernels.layout import WeightLayout
 
@@ -35,7 +35,11 @@ def define(workload: Conv2d, isa: str, extent: tuple[int, int, int]) -> Definiti
     weights = layout.weight_layout(workload, isa)
     weight = te.placeholder(layout.weight_shape(workload, isa), weights.dtype, name="weight")
     source = pad(data, workload, weights, extent)
-    return with_epilogue(workload, accumulate(source, weight, workload, extent), (data, weight))
+    sums = accumulate(source, weight, workload, (*extent, weights.pixels))
+    if weights.pixels == 1:
+        return with_epilogue(workload, lambda *at: sums[at], (data, weight))
+    p = weights.pixels
+    return with_epilogue(workload, lambda n, o, y, x, c: sums[n, o, y, x // p, c // p, x % p, c % p], (data, weight))
 
 
 def needed_size(extent: int, stride: int, kernel: int, dilation: int) -> int:
@@ -68,8 +72,12 @@ def pad(data: Tensor, workload: Conv2d, weights: WeightLayout, extent: tuple[int
     return te.compute((extent[0], blocks, max(rows, 1), max(columns, 1), block), element, name="pad")
 
 
-def accumulate(source: Tensor, weight: Tensor, workload: Conv2d, extent: tuple[int, int, int]) -> Tensor:
-    """The sums of products: int32 (exact) or float32."""
+def accumulate(source: Tensor, weight: Tensor, workload: Conv2d, extent: tuple[int, int, int, int]) -> Tensor:
+    """The sums of products: int32 (exact) or float32, [n, o, y, x, c].
+
+    :param extent: images, rows, columns and pixels of a square. With squares, [n, o, y, x / 2, c / 2, 2, 2]: the last two axes
+        are a pixel and a channel.
+    """
     from tvm import te
 
     w, (outputs, spanned, height, width, parts, block, group) = workload, [int(size) for size in weight.shape]
@@ -82,7 +90,11 @@ def accumulate(source: Tensor, weight: Tensor, workload: Conv2d, extent: tuple[i
         value = source[n, _first_input_block(w, o) + io, row, column, ii * group + ig]
         return te.sum(value.astype(dtype) * weight[o, io, kh, kw, ii, c, ig].astype(dtype), axis=[io, kh, kw, ii, ig])
 
-    return te.compute((extent[0], outputs, extent[1], extent[2], block), element, name="accumulate")
+    images, rows, columns, p = extent
+    if p == 1:
+        return te.compute((images, outputs, rows, columns, block), element, name="accumulate")
+    shape = (images, outputs, rows, columns // p, block // p, p, p)
+    return te.compute(shape, lambda n, o, y, x, c, xi, ci: element(n, o, y, x * p + xi, c * p + ci), name="accumulate")
 
 
 def _first_input_block(workload: Conv2d, output_block: Expression) -> Expression:
@@ -97,8 +109,11 @@ def _first_input_block(workload: Conv2d, output_block: Expression) -> Expression
     return first if firsts[-1] < limit else tirx.min(first, tirx.const(limit, "int32"))
 
 
-def with_epilogue(workload: Conv2d, accumulator: Tensor, arguments: Sequence[Tensor]) -> Definition:
-    """Adds bias, multiplier and residual arguments and the stage "output"."""
+def with_epilogue(workload: Conv2d, sums: Callable[..., Expression], arguments: Sequence[Tensor]) -> Definition:
+    """Adds bias, multiplier and residual arguments and the stage "output".
+
+    :param sums: the accumulator at (n, o, y, x, c).
+    """
     from tvm import te
 
     w, shape = workload, layout.output_shape(workload)
@@ -110,7 +125,7 @@ def with_epilogue(workload: Conv2d, accumulator: Tensor, arguments: Sequence[Ten
     residual = te.placeholder(shape, w.dtype, name="residual") if wants_residual else None
 
     def element(n: Expression, o: Expression, y: Expression, x: Expression, c: Expression) -> Expression:
-        value = accumulator[n, o, y, x, c] + bias[o, c]
+        value = sums(n, o, y, x, c) + bias[o, c]
         other = None if residual is None else residual[n, o, y, x, c]
         if multiplier is None:
             return value if w.float_epilogue is None else epilogue.float_epilogue(value, other, w.float_epilogue)

@@ -32,4 +32,4 @@ def define(workload: Conv2d, isa: str, extent: tuple[int, int, int]) -> Definiti
         return te.sum(source[n, o, row, column, c].astype(dtype) * weight[o, kh, kw, c].astype(dtype), axis=[kh, kw])
 
     accumulator = te.compute((extent[0], layout.output_shape(w)[1], *extent[1:], w.out_block), element, name="accumulate")
-    return conv2d.with_epilogue(w, accumulator, (data, weight))
+    return conv2d.with_epilogue(w, lambda *at: accumulator[at], (data, weight))

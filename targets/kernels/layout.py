@@ -19,25 +19,30 @@ class WeightLayout:
     :param dtype: what a weight is stored as.
     :param data_dtype: what activations become on their way into the padded tile.
     :param data_shift: what is taken off them there; the bias makes up for it.
+    :param pixels: neighbours in a row that one instruction multiplies together, with as many output channels: its sums are a
+        square, and so they lie.
     """
 
     group: int
     dtype: str
     data_dtype: str
     data_shift: int = 0
+    pixels: int = 1
 
 
 def weight_layout(workload: Conv2d, isa: str) -> WeightLayout:
     """The layout that the widest exact multiply-accumulate of `isa` wants.
 
-    VNNI's vpdpbusd and i8mm's usdot take four u8 x s8. sdot takes four s8 x s8, so 128 is taken off the data. AVX2 has
-    vpmaddubsw, whose int16 sums saturate, so both sides are widened to int16 and vpmaddwd takes two; NEON without sdot widens
-    as well. The plain path leaves the choice to LLVM.
+    VNNI's vpdpbusd and i8mm's usdot take four u8 x s8; i8mm's usmmla takes eight, for two pixels. sdot takes four s8 x s8, so
+    128 is taken off the data. AVX2 has vpmaddubsw, whose int16 sums saturate, so both sides are widened to int16 and vpmaddwd
+    takes two; NEON without sdot widens as well. The plain path leaves the choice to LLVM.
     """
     if workload.dtype == "float32":
         return WeightLayout(1, "float32", "float32")
     if isa == "avx512vnni" and workload.in_block % 4 == 0 and workload.out_block % 16 == 0:
         return WeightLayout(4, "int8", "uint8")
+    if isa == "i8mm" and workload.in_block % 16 == 0 and workload.out_block % 2 == 0 and workload.out_width > 1:
+        return WeightLayout(8, "int8", "uint8", pixels=2)
     if isa in ("dotprod", "i8mm") and workload.in_block % 4 == 0 and workload.out_block % 4 == 0:
         return WeightLayout(4, "int8", "uint8") if isa == "i8mm" else WeightLayout(4, "int8", "int8", 128)
     if isa in ("avx512vnni", "avx2") and workload.in_block % 2 == 0 and workload.out_block % 8 == 0:

@@ -14,12 +14,16 @@ from deburr.targets.schedules.dot import Dot, register
 
 if TYPE_CHECKING:
     from deburr.targets.kernels.layout import WeightLayout
+    from deburr.targets.kernels.workload import Conv2d
 
 LANES = 4  # int32 or float32 in a register
 
 
-def dot(weights: WeightLayout, in_block: int, out_block: int) -> Dot | None:
+def dot(weights: WeightLayout, workload: Conv2d) -> Dot | None:
     """The instruction for a weight layout, or None where LLVM's own choice is as good (no whole register of activations)."""
+    in_block, out_block = workload.in_block, workload.out_block
+    if weights.pixels == 2:
+        return Dot(_usmmla(workload.strides[1]), 2, 8, parts=2, pixels_inside=True, pixels=2)
     parts = {"int8": 4, "int16": 8, "float32": 4}[weights.dtype]
     parts = min(parts, in_block // weights.group)
     if out_block % LANES or in_block % (parts * weights.group):
@@ -159,3 +163,57 @@ _MULTIPLY_ADD: dict[tuple[str, str], Callable[[Any, Any, Any, Any, int], Any]] =
     ("int16", "int16"): _smlal,
     ("float32", "float32"): _fmla,
 }
+
+
+@cache
+def _usmmla(stride: int) -> str:
+    """``C[p, o] += sum(A[p * stride, k] * B[o, k])`` over eight k, for two pixels and two channels: i8mm's u8 x s8.
+
+    A's eight values are half of a register's worth of a pixel; as in `_by_element`, all of it is loaded.
+    """
+    from tvm.script import tirx as T  # noqa: N812
+
+    rows = stride + 1
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(a: T.handle, b: T.handle, c: T.handle) -> None:
+        s0 = T.int32()
+        A = T.match_buffer(a, (rows, 8), "uint8", strides=[s0, 1], offset_factor=1)
+        B = T.match_buffer(b, (2, 8), "int8", strides=[8, 1], offset_factor=1)
+        C = T.match_buffer(c, (2, 2), "int32", strides=[2, 1], scope="local", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:2, 0:2], A[0:rows, 0:8], B[0:2, 0:8])
+            T.writes(C[0:2, 0:2])
+            for p, o, k in T.grid(2, 2, 8):
+                with T.sblock("update"):
+                    vp, vo, vk = T.axis.remap("SSR", [p, o, k])
+                    C[vp, vo] = C[vp, vo] + T.cast(A[vp * stride, vk], "int32") * T.cast(B[vo, vk], "int32")
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def instruction(a: T.handle, b: T.handle, c: T.handle) -> None:
+        s0 = T.int32()
+        A = T.match_buffer(a, (rows, 8), "uint8", strides=[s0, 1], offset_factor=1)
+        B = T.match_buffer(b, (2, 8), "int8", strides=[8, 1], offset_factor=1)
+        C = T.match_buffer(c, (2, 2), "int32", strides=[2, 1], scope="local", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:2, 0:2], A[0:rows, 0:8], B[0:2, 0:8])
+            T.writes(C[0:2, 0:2])
+            C[0, T.ramp(T.int32(0), 1, 4)] = _pair(
+                C.vload([0, 0], dtype="int32x4"),
+                A.vload([0, 0 - T.floormod(A.elem_offset, 16)], dtype="uint8x16"),
+                A.vload([stride, 0 - T.floormod(A.elem_offset, 16)], dtype="uint8x16"),
+                B.vload([0, 0], dtype="int8x16"),
+                T.floordiv(T.floormod(A.elem_offset, 16), 8),
+            )
+
+    return register(f"deburr.usmmla_2x2x8_stride{stride}", description, instruction)
+
+
+def _pair(total: Any, first: Any, second: Any, weights: Any, half: Any) -> Any:
+    """usmmla of one half of two pixels' data."""
+    from tvm import tirx
+    from tvm.script import tirx as T  # noqa: N812
+
+    halves = [T.reinterpret(data, dtype="int64x2") for data in (first, second)]
+    both = T.reinterpret(tirx.Shuffle(halves, [half, half + 2]), dtype="int8x16")
+    return _call("int32x4", "llvm.aarch64.neon.usmmla.v4i32.v16i8", total, both, weights)

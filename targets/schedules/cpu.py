@@ -62,33 +62,31 @@ def _register_tile(schedule: Schedule, accumulate: Block, reduction: Reduction, 
 
     An instruction takes the last loops of the reduction and the lanes.
     """
-    reductions = reduction.loops
-    loops = schedule.get_loops(accumulate)
-    tile, lanes, sums = list(loops[-reductions - 5 : -reductions - 1]), loops[-reductions - 1], list(loops[-reductions:])
+    loops, spatial = schedule.get_loops(accumulate), 7 if instruction is not None and instruction.pixels > 1 else 5
+    sums, (n, o, y, x, *channels) = list(loops[-reduction.loops :]), loops[-reduction.loops - spatial : -reduction.loops]
     schedule.set_scope(accumulate, 0, "local")
     if instruction is None:
-        schedule.reorder(*sums, *tile, lanes)
-        schedule.vectorize(lanes)
+        tile, lanes, inside = [n, o, y, x], channels, []
     else:
-        vectors, lanes = schedule.split(lanes, [None, instruction.lanes])
+        vectors, *lanes = channels if spatial > 5 else schedule.split(channels[0], [None, instruction.lanes])
+        tile = [o, vectors, n, y, x] if instruction.pixels_inside else [n, o, y, x, vectors]
         group = sums.pop()
         if instruction.parts > 1:
             sums += schedule.split(sums.pop(), [None, instruction.parts])
-        n, o, y, x = tile
-        tile = [o, vectors, n, y, x] if instruction.pixels_inside else [n, o, y, x, vectors]
-        if instruction.group > 1:
-            schedule.reorder(*sums, *tile, lanes, group)
-        else:
-            sums = [group, *sums]
-            schedule.reorder(*sums, *tile, lanes)
-    unrolled = max(reduction.unrolled, 1 if instruction is not None and instruction.parts > 1 else 0)
+        inside = [group] if instruction.group > 1 else []
+        sums = sums if inside else [group, *sums]
+    schedule.reorder(*sums, *tile, *lanes, *inside)
+    if instruction is None:
+        schedule.vectorize(lanes[0])
     init = schedule.decompose_reduction(accumulate, sums[0])
-    *init_tile, init_lanes = schedule.get_loops(init)[-len(tile) - 1 :]
-    schedule.vectorize(init_lanes)
-    for loop in [*init_tile, *sums[len(sums) - unrolled :], *tile]:
+    init_loops = schedule.get_loops(init)[-len(tile) - len(lanes) :]
+    init_lanes = init_loops[len(tile) :]
+    schedule.vectorize(schedule.fuse(*init_lanes) if len(init_lanes) > 1 else init_lanes[0])
+    unrolled = max(reduction.unrolled, 1 if instruction is not None and instruction.parts > 1 else 0)
+    for loop in [*init_loops[: len(tile)], *sums[len(sums) - unrolled :], *tile]:
         schedule.unroll(loop)
     if instruction is not None:
-        schedule.tensorize(lanes, instruction.intrinsic)
+        schedule.tensorize(lanes[0], instruction.intrinsic)
 
 
 def elementwise(module: Module, parallel: bool) -> Module:

@@ -17,6 +17,7 @@ class Dot:
     :param group: consecutive input channels that lie together in the packed weight.
     :param parts: groups that one load of data serves: the loop over them is unrolled, each use takes a part of the register.
     :param pixels_inside: whether weights stay while pixels change, because a pixel's data serves several instructions.
+    :param pixels: neighbours that are multiplied together, with as many lanes (`WeightLayout.pixels`).
     """
 
     intrinsic: str
@@ -24,6 +25,7 @@ class Dot:
     group: int
     parts: int = 1
     pixels_inside: bool = False
+    pixels: int = 1
 
 
 def dot(workload: Conv2d, isa: str) -> Dot | None:
@@ -34,7 +36,7 @@ def dot(workload: Conv2d, isa: str) -> Dot | None:
 
     weights = layout.weight_layout(workload, isa)
     if ISAS[isa].architecture == "aarch64":
-        return arm.dot(weights, workload.in_block, workload.out_block)
+        return arm.dot(weights, workload)
     return x86.dot(isa, weights.group)
 
 

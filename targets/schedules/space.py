@@ -52,13 +52,13 @@ class Space:
     def options(self) -> Mapping[str, tuple[Any, ...]]:
         """What each parameter of `ConvSchedule` may be by itself; `legal` says which go together."""
         w, (batch, blocks, rows, columns) = self.workload, self._sizes
-        vectors = self._accumulators
+        vectors, step = self._accumulators, tile.step_of(w, self.target.isa) if self._is_dense else 1  # type: ignore[arg-type]
         parallel = {self.default.parallel, True, False} if self.target.cores > 1 and self._is_small else {self.default.parallel}
         chosen = {
             "n_tile": range(1, min(batch, vectors) + 1) if rows * columns == 1 and self._is_dense else (1,),
             "oc_tile": [size for size in range(1, 9) if blocks % size == 0] if self._is_dense and w.groups == 1 else (1,),  # type: ignore[union-attr]
             "oh_tile": range(1, min(rows, 4) + 1),
-            "ow_tile": range(1, min(columns, vectors) + 1),
+            "ow_tile": range(step, min(-(-columns // step) * step, vectors) + 1, step),
             "oc_task": [size for size in range(1, blocks + 1) if blocks % size == 0],
             "oh_task": range(1, rows + 1),
             "parallel": sorted(parallel),
@@ -131,10 +131,12 @@ class Space:
     @cached_property
     def _accumulators(self) -> int:
         """Vectors of sums that a register tile may have."""
-        registers = tile.REGISTERS[self.target.isa]
-        block = self.workload.out_block if isinstance(self.workload, Conv2d) else self.workload.block
-        d = self.default
-        return max(registers.accumulators // registers.vectors(block), d.n_tile * d.oc_tile * d.oh_tile * d.ow_tile)
+        w, d, registers = self.workload, self.default, tile.REGISTERS[self.target.isa]
+        if isinstance(w, Conv2d):
+            largest = tile.largest_tile(w, self.target.isa)
+        else:
+            largest = registers.accumulators // registers.vectors(w.block)
+        return max(largest, d.n_tile * d.oc_tile * d.oh_tile * d.ow_tile)
 
     def _waste(self, schedule: ConvSchedule) -> float:
         """What is computed over what is wanted; 1 where tiles and tasks divide evenly."""

@@ -86,7 +86,7 @@ def default(workload: Conv2d, isa: str, cores: int) -> ConvSchedule:
     registers = REGISTERS[isa]
     block = workload.out_block
     sizes = (workload.batch, workload.out_height, workload.out_width)
-    candidates = _candidates(workload, registers.accumulators // registers.vectors(block))
+    candidates = _candidates(workload, isa, largest_tile(workload, isa))
     best = min(candidates, key=lambda tile: estimate(tile, sizes, registers, block))
     n_tile, oc_tile, oh_tile, ow_tile = best
     parallel = cores > 1 and workload.macs >= 2 * WORTH_A_THREAD
@@ -95,13 +95,27 @@ def default(workload: Conv2d, isa: str, cores: int) -> ConvSchedule:
     return ConvSchedule(n_tile, oc_tile, oh_tile, ow_tile, oc_task, oh_task, parallel)
 
 
-def _candidates(workload: Conv2d, accumulators: int) -> list[tuple[int, int, int, int]]:
+def _candidates(workload: Conv2d, isa: str, accumulators: int) -> list[tuple[int, int, int, int]]:
     outputs = layout.blocks(workload.out_channels, workload.out_block)
     oc_tiles = [tile for tile in range(1, min(outputs, 8) + 1) if outputs % tile == 0 and workload.groups == 1] or [1]
-    widths, heights = range(1, min(workload.out_width, accumulators) + 1), range(1, min(workload.out_height, 4) + 1)
+    heights, step = range(1, min(workload.out_height, 4) + 1), step_of(workload, isa)
+    widths = range(step, min(-(-workload.out_width // step) * step, max(accumulators, step)) + 1, step)
     images = range(1, min(workload.batch, accumulators) + 1) if workload.out_height * workload.out_width == 1 else (1,)
     tiles = product(images, oc_tiles, heights, widths)
     return [tile for tile in tiles if tile[0] * tile[1] * tile[2] * tile[3] <= max(accumulators, 1)]
+
+
+def largest_tile(workload: Conv2d, isa: str) -> int:
+    """How many pixels of a block of channels have their sums in registers at a time."""
+    registers = REGISTERS[isa]
+    # Where pixels are multiplied in pairs, both halves of their data wait in registers beside the sums.
+    sums = registers.accumulators * 2 // 3 if step_of(workload, isa) > 1 else registers.accumulators
+    return sums // registers.vectors(workload.out_block)
+
+
+def step_of(workload: Conv2d, isa: str) -> int:
+    """What the columns of a register tile are a multiple of."""
+    return layout.weight_layout(workload, isa).pixels
 
 
 def estimate(

@@ -56,7 +56,7 @@ def execute(module, target, arrays, *, outputs, threads=1, cpu=None):
             format=manifest.FORMAT, versions={}, target={"tvm": dict(target.tvm)}, threads=threads, batch=1, seed=0,
             pipeline="", instruction_sets=list(target.instruction_sets()), remarks=[],
             outputs=[_tensor(*output) for output in outputs],
-            inputs=[_tensor(str(array.dtype), array.shape) for array in arrays],
+            inputs=[_tensor(str(array.dtype), array.shape) for array in arrays], groups=[],
             files={LIBRARY: manifest.describe(folder / LIBRARY)},
         )  # fmt: skip
         (folder / files.DESCRIPTION).write_text(files.describe(description))
