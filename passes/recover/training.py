@@ -115,8 +115,8 @@ class TrainingPass(Pass):
         from deburr.passes.recover.learning.losses import Loss, float_outputs, labelled_output
         from deburr.passes.recover.teacher import Teacher
 
-        graph, labels = context.model.graph, batches.samples.labels
-        aim = self._aim(batches.samples)
+        assert context.data is not None
+        graph, labels, aim = context.model.graph, context.data.labels, self._aim(context.data)
         labelled = labelled_output(graph, labels, f"pass {self}") if aim != "distill" and labels is not None else None
         names = [value.name for value in float_outputs(graph)] if aim != "labels" else []
         if not names and labelled is None:
