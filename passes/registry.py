@@ -53,6 +53,7 @@ PASSES = {
     "quantize-dynamically": "deburr.passes.quantize.quantize_dynamically:QuantizeDynamically",
     "convert-float16": "deburr.passes.float16.convert_float16:ConvertFloat16",
     "quantize-with-accuracy-control": "deburr.passes.quantize.accuracy_control:QuantizeWithAccuracyControl",
+    "reestimate-batch-norm": "deburr.passes.recover.reestimate_batch_norm:ReestimateBatchNorm",
     "finetune": "deburr.passes.recover.finetune:Finetune",
     "prune-finetune": "deburr.passes.recover.prune_finetune:PruneFinetune",
     "qat": "deburr.passes.recover.qat:Qat",

@@ -23,8 +23,10 @@ from deburr.passes.recover.extra import require_torch
 from deburr.passes.recover.weights import explain_frozen, trainable, zeros
 
 if TYPE_CHECKING:
+    from deburr.passes.recover.learning.losses import Loss
     from deburr.passes.recover.learning.module import TorchModel
     from deburr.passes.recover.learning.trainer import Trainer
+    from deburr.passes.recover.teacher import Teacher
 
 Aim = Literal["auto", "labels", "distill", "both"]
 Optimizer = Literal["adamw", "sgd"]
@@ -85,36 +87,48 @@ class TrainingPass(Pass):
         return TorchModel(context.model)
 
     def _trainer(self, module: TorchModel, context: Context, precision: str = "float32") -> Trainer:
-        """:raises DeburrError: E206 without data or the labels that the loss needs, E305 with too few samples."""
+        """:raises DeburrError: E206 without the labels that the loss needs, E305 with too few samples, E203 for an augmentation
+        that is not there, and what the teacher's file raises."""
         import torch
 
         from deburr.passes.recover.checkpoint import fingerprint
-        from deburr.passes.recover.learning.losses import Loss, float_outputs, labelled_output
         from deburr.passes.recover.learning.trainer import Settings, Trainer
-        from deburr.passes.recover.teacher import Teacher
 
-        data, graph, where = context.data, context.model.graph, f"pass {self}"
+        data, where = context.data, f"pass {self}"
         assert data is not None
         held_out, fit = data.split(self.validate, context.random())
         size = fixed_batch(context.model)
-        batches = [Batches(part, size or self.batch, size is not None) for part in (fit, held_out)]
-        aim = self._aim(data)
-        names = [value.name for value in float_outputs(graph)] if aim != "labels" else []
-        teacher = Teacher(self._original(context), names) if names else None
-        variances = {}
-        if teacher is not None:
-            first = teacher.outputs(next(batches[0].in_order()), keep=False)
-            variances = {name: float(np.asarray(first[name], np.float64).var()) for name in names}
-        labelled = labelled_output(graph, data.labels, where) if aim != "distill" and data.labels is not None else None
+        batches, apart = (Batches(part, size or self.batch, size is not None) for part in (fit, held_out))
+        loss, teacher = self._loss(batches, context)
         module.to(memory_format=torch.channels_last)
         arrays = [weight.detach().numpy() for weight in module.parameters()]
-        seed = int(context.random().integers(2**31))
         settings = Settings(
-            self.epochs, self.lr, self.optimizer, self.weight_decay, self.warmup, self.patience, precision == "bfloat16", seed,
-            find_augmentation(self.augment, where), Path(self.checkpoint) if self.checkpoint else None,
-            fingerprint(self._identity(context), arrays, data) if self.checkpoint else "",
+            epochs=self.epochs, lr=self.lr, optimizer=self.optimizer, weight_decay=self.weight_decay, warmup=self.warmup,
+            patience=self.patience, bfloat16=precision == "bfloat16", seed=int(context.random().integers(2**31)),
+            augment=find_augmentation(self.augment, where), checkpoint=Path(self.checkpoint) if self.checkpoint else None,
+            identity=fingerprint(self._identity(context), arrays, data) if self.checkpoint else "",
         )  # fmt: skip
-        return Trainer(module, Loss(variances, labelled), teacher, (batches[0], batches[1]), settings)
+        return Trainer(module, loss, teacher, (batches, apart), settings)
+
+    def _loss(self, batches: Batches, context: Context) -> tuple[Loss, Teacher | None]:
+        """The loss, and who says what the outputs should be."""
+        from deburr.passes.recover.learning.losses import Loss, float_outputs, labelled_output
+        from deburr.passes.recover.teacher import Teacher
+
+        assert context.data is not None
+        graph, labels, aim = context.model.graph, context.data.labels, self._aim(context.data)
+        labelled = labelled_output(graph, labels, f"pass {self}") if aim != "distill" and labels is not None else None
+        names = [value.name for value in float_outputs(graph)] if aim != "labels" else []
+        if not names and labelled is None:
+            hint = "train the part of the model in front of it"
+            raise DeburrError(
+                "E206", "there is nothing to learn from", where=f"pass {self}", why="no output is float", hint=hint
+            )
+        if not names:
+            return Loss({}, labelled), None
+        teacher = Teacher(self._original(context), names)
+        first = teacher.outputs(next(batches.in_order()), keep=False)
+        return Loss({name: float(np.asarray(first[name], np.float64).var()) for name in names}, labelled), teacher
 
     def _aim(self, data: Samples) -> str:
         if self.loss in ("labels", "both") and data.labels is None:
@@ -166,16 +180,13 @@ def require_training(pass_: Pass, context: Context) -> None:
         raise DeburrError("E206", f"{pass_.name} needs data to train on", where=f"pass {pass_}", hint="give --data FILE.npz")
 
 
-def keep_zeros(trainer: Trainer) -> int:
-    """Let weights that are zero stay zero; how many there are."""
+def keep_zeros(trainer: Trainer) -> None:
+    """Let weights that are zero stay zero."""
     import torch
 
-    module, count = trainer.module, 0
-    for weight, mask in zip(module.weights, zeros(module.values), strict=True):
-        if mask is not None:
-            trainer.masks.append((weight, torch.from_numpy(mask)))
-            count += int(mask.sum())
-    return count
+    module = trainer.module
+    masks = zip(module.weights, zeros(module.values), strict=True)
+    trainer.masks += [(weight, torch.from_numpy(mask)) for weight, mask in masks if mask is not None]
 
 
 def explain(trainer: Trainer, graph: Graph, context: Context, curve: str = "") -> None:

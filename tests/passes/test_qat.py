@@ -28,12 +28,13 @@ def fake(qparams: QParams):
 @given(st.data())
 def test_it_rounds_as_the_emitted_model_does(data):
     dtype = data.draw(st.sampled_from([DType.UINT8, DType.INT8, DType.INT4, DType.UINT4]))
-    axis = data.draw(st.sampled_from([None, 0, 1]))
+    bits = data.draw(st.sampled_from([None, 3]))
+    axis, block = data.draw(st.sampled_from([(None, None), (0, None), (1, None), (1, 2)]))
     random = np.random.default_rng(data.draw(st.integers(0, 1000)))
-    shape = () if axis is None else (3,)
+    shape = () if axis is None else (3,) if block is None else (3, 2, 5)
     scale = random.uniform(0.001, 0.1, shape).astype(np.float32)
-    zero = np.zeros(shape, np.int32) + (0 if dtype.name.startswith("I") else int(random.integers(0, 15)))
-    qparams = QParams(np.asarray(scale), zero, dtype, axis)
+    zero = np.zeros(shape, np.int32) + (0 if dtype.name.startswith("I") else int(random.integers(0, 7)))
+    qparams = QParams(np.asarray(scale), zero, dtype, axis, block, bits)
     x = random.standard_normal((3, 3, 5)).astype(np.float32)
     np.testing.assert_array_equal(fake(qparams)(torch.from_numpy(x)).detach().numpy(), round_trip(x, qparams))
 
@@ -100,24 +101,25 @@ def test_four_bits_lose_less_after_training(name):
     assert error(context.model, proto) < 0.6 * error(rounded.model, proto)
 
 
+@pytest.mark.parametrize(
+    "form",
+    ["{bits=4,scheme=affine}", "{bits=4,block=16}", "{bits=3}", "{bits=4,scheme=affine,block=16}"],
+)
+def test_onnx_runtime_gives_what_the_module_gave_in_every_form_of_weights(form):
+    proto = residual_block(channels=32)
+    context = trained(proto, f"{NOTED}{form},qat{{epochs=2,lr=0.002,batch=16}}", count=64)
+    data = samples(proto, 16, seed=4)
+    expected = in_torch(context.model, "ort", data)
+    run(context, "insert-qdq")
+    found = Evaluator(context.model).run(data)["y"]
+    assert np.abs(found - expected).max() <= 1.001 * float(np.ptp(expected)) / 255
+
+
 def test_weights_and_activations_of_four_bits():
-    """Whatever the notes on the values say: here 4 bits for activations as well."""
-    from deburr.passes.quantize.arithmetic import affine
-
-    def noted():
-        context = trained(PROTO, f"{NOTED}{{bits=4,smallest=0}}")
-        for value in context.model.graph.values:
-            if value.qparams is not None and not value.is_constant:
-                low, high = (float(value.qparams.scale) * (bound - int(value.qparams.zero_point)) for bound in (0, 255))
-                context.model.graph.set_qparams(value, affine(low, high, DType.UINT4))
-        return context
-
-    before, after = run(noted(), "insert-qdq"), run(noted(), "qat{epochs=12,lr=0.005,batch=16},insert-qdq")
+    noted = "clean,calibrate{bits=4},scale-weights{bits=4,smallest=0}"
+    before = trained(PROTO, f"{noted},insert-qdq")
+    after = trained(PROTO, f"{noted},qat{{epochs=12,lr=0.005,batch=16}},insert-qdq")
     assert error(after.model, PROTO) < 0.5 * error(before.model, PROTO)
-    assert {value.dtype for value in after.model.graph.values if value.dtype and value.dtype.bits == 4} == {
-        DType.UINT4,
-        DType.INT4,
-    }
 
 
 def test_weights_lie_on_their_grid_and_keep_one_scale_a_channel():

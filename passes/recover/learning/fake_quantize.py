@@ -8,6 +8,7 @@ the same learning rate fits scales of every size.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from deburr.passes.recover.operators.table import Tensor
 
 
 class FakeQuantize(torch.nn.Module):  # type: ignore[misc]
-    """Rounds a tensor to the grid of some `QParams`, whose scale learns; zero point, type and axis stay."""
+    """Rounds a tensor to the grid of some `QParams`, whose scale learns; everything else of them stays."""
 
     def __init__(self, qparams: QParams) -> None:
         super().__init__()
@@ -30,20 +31,31 @@ class FakeQuantize(torch.nn.Module):  # type: ignore[misc]
 
     @property
     def scale(self) -> Tensor:
-        """As learnt so far, [] or [channels]."""
+        """As learnt so far, in the shape of `QParams.scale`."""
         return self._scale * torch.exp(self.log_factor)
 
     @property
     def qparams(self) -> QParams:
         """With the scale as learnt so far."""
-        scale = self.scale.detach().cpu().numpy().astype(np.float32)
-        return QParams(scale, self._start.zero_point, self._start.dtype, self._start.axis)
+        return replace(self._start, scale=self.scale.detach().cpu().numpy().astype(np.float32))
+
+    @property
+    def has_blocks(self) -> bool:
+        return self._start.block_size is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        axis = self._start.axis
-        shape = [] if axis is None else [-1 if index == axis else 1 for index in range(x.ndim)]
-        scale, zero = self.scale.detach().reshape(shape), self._zero.reshape(shape)
-        return _RoundTrip.apply(x, self.log_factor, scale, (zero, limits(self._start.dtype)))
+        factor, scale, zero = (self._along(one, x) for one in (self.log_factor, self.scale.detach(), self._zero))
+        count = x.numel() / max(self.log_factor.numel(), 1)
+        return _RoundTrip.apply(x, factor, scale, zero, (count, limits(self._start.dtype, self._start.bits)))
+
+    def _along(self, parameter: Tensor, x: Tensor) -> Tensor:
+        """A parameter, shaped to broadcast against `x`."""
+        axis, block = self._start.axis, self._start.block_size
+        if axis is None:
+            return parameter
+        if block is not None:
+            return parameter.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
+        return parameter.reshape([-1 if index == axis % x.ndim else 1 for index in range(x.ndim)])
 
 
 class FakeBias:
@@ -62,25 +74,25 @@ class FakeBias:
 
 
 class _RoundTrip(torch.autograd.Function):  # type: ignore[misc]
+    """Factor, scale and zero broadcast against `x`; `grid` is how many elements share a scale, and the integers' limits."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, log_factor: Tensor, scale: Tensor, grid: tuple[Tensor, tuple[int, int]]) -> Tensor:
-        zero, bounds = grid
+    def forward(ctx: Any, x: Tensor, factor: Tensor, *rest: Any) -> Tensor:
+        scale, zero, grid = rest
         ctx.save_for_backward(x, scale, zero)
-        ctx.bounds, ctx.shape = bounds, log_factor.shape
-        return (_integers(x, scale, zero, bounds) - zero) * scale
+        ctx.grid, ctx.shape = grid, factor.shape
+        return (_integers(x, scale, zero, grid[1]) - zero) * scale
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, scale, zero = ctx.saved_tensors
+        count, bounds = ctx.grid
         ratio = x / scale
-        inside = (ratio + zero >= ctx.bounds[0]) & (ratio + zero <= ctx.bounds[1])
-        passed = gradient * inside
-        slope = _integers(x, scale, zero, ctx.bounds) - zero - ratio * inside
-        count = x.numel() / max(scale.numel(), 1)
+        inside = (ratio + zero >= bounds[0]) & (ratio + zero <= bounds[1])
+        slope = _integers(x, scale, zero, bounds) - zero - ratio * inside
         # LSQ's step relative to the scale: gradient / sqrt(count * largest integer), over the scale.
-        total = (gradient * slope).sum_to_size(scale.shape) if scale.ndim else (gradient * slope).sum()
-        factor = total / scale / math.sqrt(count * ctx.bounds[1])
-        return passed, factor.reshape(ctx.shape), None, None
+        relative = gradient * slope / (scale * math.sqrt(count * bounds[1]))
+        return gradient * inside, relative.sum_to_size(ctx.shape), None, None, None
 
 
 def _integers(x: Tensor, scale: Tensor, zero: Tensor, bounds: tuple[int, int]) -> Tensor:

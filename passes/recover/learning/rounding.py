@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -44,9 +44,9 @@ class Rounding:
 
     def _with_room_for_biases(self, qparams: QParams, users: list[Node]) -> QParams:
         scale = qparams.scale.astype(np.float64)
-        for node in () if self.dialect.float_bias else users:
+        for node in () if self.dialect.float_bias or qparams.block_size is not None else users:
             scale = np.maximum(scale, smallest_scale(node, scale.shape))
-        return QParams(scale.astype(np.float32), qparams.zero_point, qparams.dtype, qparams.axis)
+        return replace(qparams, scale=scale.astype(np.float32))
 
 
 def round_as(module: TorchModel, dialect: Dialect) -> Rounding | None:
@@ -77,7 +77,7 @@ def _round_layer(module: TorchModel, node: Node, rounding: Rounding) -> None:
     quantizer = rounding.weights.setdefault(weights, FakeQuantize(weights.qparams))
     module.on_read[node, 1] = quantizer
     data = rounding.activations[rounding.placement.values[node.input(0)]]
-    if bias is not None and not rounding.dialect.float_bias:
+    if bias is not None and not (rounding.dialect.float_bias or quantizer.has_blocks):
         module.on_read[node, 2] = FakeBias(data, quantizer, output_channels(node))
 
 
