@@ -34,7 +34,7 @@ class RoundWeights(Pass):
     needs_data: ClassVar[bool] = True
     tolerance: ClassVar[float | None] = None
 
-    samples: int = 128
+    samples: int = 96
     rows: int = 65536
     damping: float | Literal["auto"] = "auto"
     dialect: str = "ort"

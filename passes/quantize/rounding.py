@@ -26,7 +26,7 @@ from deburr.passes.quantize.descent import descend, refine
 from deburr.passes.quantize.scale_weights import smallest_scale
 from deburr.passes.quantize.second_order import Grid, round_matrix
 
-BATCH = 4  # of early layers, one sample may take some MB
+BATCH = 4  # of the first layers, a sample may take several MB
 APART = 4  # of so many samples, the last is kept apart to choose the damping
 
 
@@ -39,7 +39,7 @@ class Rounding:
     :param damping: relative to the mean variance of a layer's inputs, or chosen by samples kept apart.
     """
 
-    samples: int = 128
+    samples: int = 96
     rows: int = 65536
     damping: float | Literal["auto"] = "auto"
 
