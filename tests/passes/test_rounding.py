@@ -27,7 +27,7 @@ def problem(seed: int, groups: int, inputs: int, outputs_: int) -> tuple[np.ndar
     weight = random.standard_normal((groups, inputs, outputs_))
     x = random.standard_normal((groups, 3 * inputs, inputs)) @ random.standard_normal((groups, inputs, inputs))
     scale = np.abs(weight).max(axis=1) / 7
-    return weight, damped(x.transpose(0, 2, 1) @ x / (3 * inputs), 0.01), Grid(scale, -8, 7)
+    return weight, damped(x.transpose(0, 2, 1) @ x / (3 * inputs), 0.01), Grid.uniform(scale, -8, 7)
 
 
 @settings(max_examples=40)
@@ -89,7 +89,7 @@ def test_few_rows_for_many_inputs_ask_for_more_damping():
     random, inputs = np.random.default_rng(0), 60
     mixing = random.standard_normal((inputs, inputs))
     weight = random.standard_normal((1, inputs, 20))
-    grid = Grid(np.abs(weight).max(axis=1) / 7, -8, 7)
+    grid = Grid.uniform(np.abs(weight).max(axis=1) / 7, -8, 7)
     apart = moments(random, 2000, mixing, weight)
     few, many = (choose_damping(weight, grid, moments(random, rows, mixing, weight), apart) for rows in (40, 20000))
     assert few > many
