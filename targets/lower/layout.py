@@ -126,10 +126,11 @@ class _Assignment:
         return node.output()
 
     def _place(self, node: Node, block: int) -> None:
-        node.set_attribute("channels", self._image(node.input(0))[1])
-        if node.input(0) in self.blocks:
-            node.set_attribute("in_block", self.blocks[node.input(0)])
-        node.set_attribute("out_block", block)
+        if node.domain == dialect.DOMAIN:  # ONNX's operators have no such attributes, and need none
+            node.set_attribute("channels", self._image(node.input(0))[1])
+            if node.input(0) in self.blocks:
+                node.set_attribute("in_block", self.blocks[node.input(0)])
+            node.set_attribute("out_block", block)
         self._block(node.output(), block, self._image(node.output()))
 
     def _forward(self, node: Node) -> None:

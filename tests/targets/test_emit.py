@@ -19,6 +19,7 @@ from program import execute, lowered, ops
 from deburr.ir.errors import DeburrError
 from deburr.ir.evaluate import Evaluator
 from deburr.ir.onnx_reader import read
+from deburr.ir.onnx_writer import to_proto
 from deburr.targets.emit import emit
 from deburr.targets.target import find
 
@@ -30,6 +31,14 @@ def squeeze_and_excite():
     gate = builder.conv(builder.node("GlobalAveragePool", [x]), 20, 20, 1)
     x = builder.node("Mul", [x, builder.node("Sigmoid", [gate])])
     builder.conv(builder.node("HardSwish", [x]), 20, 4, output="y")
+    return builder.model({"x": ["batch", 3, 8, 8]}, {"y": ["batch", 4, 8, 8]})
+
+
+def number_first():
+    """A number times an image, as PaddleOCR's networks have it, and the square of it."""
+    builder = Builder()
+    x = builder.node("Mul", [builder.constant(np.array([0.5], np.float32)), builder.node("Relu", [builder.conv("x", 3, 20)])])
+    builder.conv(builder.node("Mul", [x, x]), 20, 4, output="y")
     return builder.model({"x": ["batch", 3, 8, 8]}, {"y": ["batch", 4, 8, 8]})
 
 
@@ -66,6 +75,7 @@ MODELS = {
     "chain": conv_chain, "residual": residual_block, "projected": lambda: residual_block(20, 8, shortcut=True),
     "depthwise": lambda: depthwise_separable(24), "concat": concat_branches, "perceptron": perceptron,
     "gate": squeeze_and_excite, "attention": attention, "decoder": decoder, "softmax": softmax_behind_gemm,
+    "number first": number_first,
 }  # fmt: skip
 
 
@@ -102,6 +112,11 @@ def test_sums_and_activations_live_in_epilogues():
 def test_elementwise_operators_keep_the_blocked_layout():
     _, model, _ = lowered(squeeze_and_excite())
     assert ops(model).count("ChangeLayout") == 2
+
+
+def test_a_lowered_model_with_elementwise_operators_is_one_that_the_build_can_read():
+    _, model, _ = lowered(squeeze_and_excite())
+    assert ops(read(to_proto(model))) == ops(model)
 
 
 def test_equal_workloads_share_one_function():
