@@ -46,6 +46,10 @@ PIPELINES = {
     "W4A8 mse, nearest": f"clean,calibrate,scale-weights{{bits=4}},{END}",
     "W4A8 mse, correct-bias": f"clean,calibrate,scale-weights{{bits=4}},correct-bias,{END}",
     "W4A8 mse, round-weights": f"clean,calibrate,scale-weights{{bits=4}},round-weights,{END}",
+    "W4A8 every layer 4 bits, round-weights": f"clean,calibrate,scale-weights{{bits=4,smallest=0}},round-weights,{END}",
+    "W4A8 half of int8 and 1 %, mixed-precision, round-weights": (
+        f"clean,calibrate,scale-weights{{bits=4}},mixed-precision{{budget=0.505}},round-weights,{END}"
+    ),
     "W4A8 blocks of 32, round-weights": f"clean,calibrate,scale-weights{{bits=4,block=32}},round-weights,{END}",
 }
 COLUMNS = {
