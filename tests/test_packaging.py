@@ -105,14 +105,20 @@ def run(program: Path, *arguments: str, folder: Path) -> str:
     return done.stdout
 
 
+# The rooms that import an extra at their door: who goes in asks for it before.
+NEED_TORCH = ("deburr.passes.recover.learning", "deburr.passes.recover.operators")
+
+
 def test_every_module_imports_from_the_wheel(alone: Path, tmp_path: Path) -> None:
     modules = [
         name if path.stem == "__init__" else f"{name}.{path.stem}"
         for name, folder in packages_on_disk().items()
         for path in folder.glob("*.py")
+        if name not in NEED_TORCH
     ]
     code = f"import importlib, deburr; [importlib.import_module(name) for name in {modules!r}]; print(deburr.__file__)"
     assert "site-packages" in run(alone / "python", "-c", code, folder=tmp_path)
+    assert packages_on_disk().keys() >= set(NEED_TORCH)
 
 
 def test_the_wheel_optimizes_compiles_and_runs(alone: Path, tmp_path: Path) -> None:
