@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.generic]
+Element = TypeVar("Element", bound=np.generic)
 Dim = int | str | None  # a size, a symbol, or unknown
 Shape = tuple[Dim, ...]
 
@@ -164,3 +166,18 @@ class QParams:
 
     def _form(self) -> tuple[DType, int | None, int | None, int | None]:
         return self.dtype, self.axis, self.block_size, self.bits
+
+
+def broadcastable(
+    parameter: npt.NDArray[Element], shape: tuple[int, ...], axis: int | None, block_size: int = 0
+) -> npt.NDArray[Element]:
+    """A scale or zero point of QuantizeLinear, as it broadcasts against a tensor of this shape.
+
+    :param axis: None for one that the whole tensor shares.
+    :param block_size: of elements along `axis` that share one, the last of which may be fewer; 0: each index has its own.
+    """
+    if axis is None or parameter.size == 1:
+        return parameter.reshape(())
+    if block_size:
+        return np.repeat(parameter, block_size, axis).take(range(shape[axis]), axis)
+    return parameter.reshape([-1 if index == axis % len(shape) else 1 for index in range(len(shape))])

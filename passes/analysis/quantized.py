@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from deburr.ir.node import Node
 from deburr.ir.ops import normal_domain
-from deburr.ir.types import Array
+from deburr.ir.types import Array, broadcastable
 from deburr.ir.value import Use, Value
 
 _SCALE, _ZERO_POINT = 1, 2
@@ -84,9 +84,4 @@ def _along(node: Node, index: int, shape: tuple[int, ...]) -> npt.NDArray[np.flo
     operand, (axis, _) = node.optional_input(index), per_channel(node)
     if operand is None or operand.array is None:
         return np.zeros(())  # a zero point that is left out
-    array = operand.array.astype(np.float64)
-    if array.size == 1:
-        return array.reshape(())
-    if in_blocks(node):
-        return np.repeat(array, int(node.get("block_size", 0)), axis).take(range(shape[axis]), axis)
-    return array.reshape([-1 if place == axis else 1 for place in range(len(shape))])
+    return broadcastable(operand.array.astype(np.float64), shape, axis, int(node.get("block_size", 0)))

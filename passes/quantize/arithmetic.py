@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from deburr.ir.types import Array, DType, QParams
+from deburr.ir.types import Array, DType, QParams, broadcastable
 
 Number = TypeVar("Number", np.float32, np.int32)
 Real = TypeVar("Real", np.float32, np.float64)
@@ -109,13 +109,7 @@ def round_trip(x: npt.NDArray[np.float32], qparams: QParams) -> npt.NDArray[np.f
 
 def along(parameter: npt.NDArray[Number], qparams: QParams, shape: tuple[int, ...]) -> npt.NDArray[Number]:
     """A parameter (scale or zero point), shaped to broadcast against a tensor of this shape."""
-    if qparams.axis is None:
-        return parameter
-    if qparams.block_size is not None:
-        return np.repeat(parameter, qparams.block_size, qparams.axis).take(range(shape[qparams.axis]), qparams.axis)
-    dims = [1] * len(shape)
-    dims[qparams.axis] = -1
-    return parameter.reshape(dims)
+    return broadcastable(parameter, shape, qparams.axis, qparams.block_size or 0)
 
 
 def _scale(scale: npt.ArrayLike) -> npt.NDArray[np.float32]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from deburr.ir.graph import Graph
 from deburr.ir.node import Node
-from deburr.ir.types import Array, DType
+from deburr.ir.types import Array, DType, broadcastable
 from deburr.ir.value import Value
 from deburr.passes.core import Context
 from deburr.targets.lower import dialect
@@ -102,12 +102,7 @@ def _real(node: Node) -> Array | None:
 
 def _spread(operand: Array, node: Node, shape: tuple[int, ...]) -> Array:
     """A scale or zero point of a DequantizeLinear as it broadcasts against its integers."""
-    if operand.size == 1:
-        return operand.reshape(())
-    axis, block_size = int(node.get("axis", 1)) % len(shape), int(node.get("block_size", 0))
-    if block_size:
-        return np.repeat(operand, block_size, axis).take(range(shape[axis]), axis)
-    return operand.reshape([-1 if index == axis else 1 for index in range(len(shape))])
+    return broadcastable(operand, shape, int(node.get("axis", 1)), int(node.get("block_size", 0)))
 
 
 def _integers(value: Value) -> Array | None:
