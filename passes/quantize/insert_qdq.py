@@ -86,6 +86,14 @@ def _is_ready(node: Node, role: Role, placement: Placement, dialect: Dialect) ->
     return not is_shared or all(value.qparams == needed[0].qparams for value in needed)
 
 
+def integer_readers(value: Value, placement: Placement, integer: dict[Node, Role]) -> list[Use]:
+    """Where nodes that compute on integers read the value as data."""
+    return [
+        use for use in value.uses
+        if use.node in integer and any(source is value for source in placement.sources(use.node))
+    ]  # fmt: skip
+
+
 def _settled(value: Value, placement: Placement) -> Value:
     """The value that gets the quantizer: behind the activation functions that it swallows."""
     for clamp, before in placement.clamps.items():
@@ -130,25 +138,16 @@ class _Inserter:
             if role is Role.WEIGHTED:
                 self._weight(node)
         for value in self.placement.values:
-            readers = [use for use in value.uses if use.node in self.integer and self._reads_data(use.node, value)]
-            if value.qparams is None or not (readers or self._is_given(value)):
+            readers = integer_readers(value, self.placement, self.integer)
+            is_given = self.placement.origin(value) in self.integer
+            if value.qparams is None or not (readers or is_given):
                 continue
             if value.is_constant:
                 self._constant(value, value.qparams, readers)
-            elif self._is_given(value):
+            elif is_given:
                 self._given(value, value.qparams)
             else:
                 self.emitter.quantize_for(value, value.qparams, readers)
-
-    def _reads_data(self, node: Node, value: Value) -> bool:
-        return any(source is value for source in self.placement.sources(node))
-
-    def _is_given(self, value: Value) -> bool:
-        """Whether an integer node computes this value, itself or through activation functions."""
-        node = value.producer
-        while node in self.placement.clamps:
-            node = self.placement.clamps[node].producer
-        return node in self.integer
 
     def _given(self, value: Value, qparams: QParams) -> None:
         """Quantize what an integer node gives, for all its readers, without the activation functions that clamp in vain."""

@@ -52,6 +52,13 @@ class Placement:
     def _is_moved(self, value: Value) -> bool:
         return value.producer is not None and self.nodes.get(value.producer) is Role.MOVEMENT
 
+    def origin(self, value: Value) -> Node | None:
+        """The node that computes a value, in front of the activation functions that it goes through."""
+        node = value.producer
+        while node in self.clamps:
+            node = self.clamps[node].producer
+        return node
+
     def sources(self, node: Node) -> list[Value]:
         """The activations that a node of this placement reads as integers."""
         addend = self.addends.get(node)

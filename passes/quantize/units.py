@@ -87,8 +87,6 @@ def _links(node: Node, role: Role, placement: Placement) -> list[Value]:
 def _givers(node: Node, placement: Placement, role: Role) -> Iterator[Node]:
     """The operators of a role that give what a node's quantizers quantize."""
     for source in placement.sources(node):
-        producer = placement.values[source].producer
-        while producer in placement.clamps:
-            producer = placement.clamps[producer].producer
+        producer = placement.origin(placement.values[source])
         if producer is not None and placement.nodes.get(producer) is role and not is_product(producer):
             yield producer

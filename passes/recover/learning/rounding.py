@@ -10,10 +10,10 @@ import torch
 from deburr.ir.graph import Graph
 from deburr.ir.node import Node
 from deburr.ir.types import QParams
-from deburr.ir.value import Use, Value
+from deburr.ir.value import Value
 from deburr.passes.quantize.arithmetic import round_trip
 from deburr.passes.quantize.dialects import Dialect, Role
-from deburr.passes.quantize.insert_qdq import integer_nodes
+from deburr.passes.quantize.insert_qdq import integer_nodes, integer_readers
 from deburr.passes.quantize.placement import Placement, place
 from deburr.passes.quantize.scale_weights import smallest_scale
 from deburr.passes.quantize.weighted import bias_of, output_channels
@@ -55,8 +55,8 @@ def round_as(module: TorchModel, dialect: Dialect) -> Rounding | None:
     placement = place(graph, dialect)
     rounding = Rounding(dialect, placement, integer_nodes(placement, dialect))
     for value, source in placement.values.items():
-        readers = [use for use in value.uses if _reads_data(use, rounding)]
-        given = _is_given(value, rounding)
+        readers = integer_readers(value, placement, rounding.integer)
+        given = placement.origin(value) in rounding.integer
         if value.qparams is None or not (readers or given):
             continue
         quantizer = rounding.activations.setdefault(source, FakeQuantize(value.qparams))
@@ -79,17 +79,3 @@ def _round_layer(module: TorchModel, node: Node, rounding: Rounding) -> None:
     data = rounding.activations[rounding.placement.values[node.input(0)]]
     if bias is not None and not (rounding.dialect.float_bias or quantizer.has_blocks):
         module.on_read[node, 2] = FakeBias(data, quantizer, output_channels(node))
-
-
-def _reads_data(use: Use, rounding: Rounding) -> bool:
-    node = use.node
-    sources = rounding.placement.sources(node) if node in rounding.integer else []
-    return any(source is node.inputs[use.index] for source in sources)
-
-
-def _is_given(value: Value, rounding: Rounding) -> bool:
-    """Whether an integer node computes the value, itself or through activation functions."""
-    node = value.producer
-    while node in rounding.placement.clamps:
-        node = rounding.placement.clamps[node].producer
-    return node in rounding.integer
