@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 
 from deburr.passes.core import Context, Remark
 from deburr.passes.manager import run_pass
-from deburr.passes.quantize.calibrate import Calibrate
 from deburr.passes.quantize.placement import KEPT
 from deburr.passes.quantize.quantize import Quantize
-from deburr.passes.quantize.scale_weights import ScaleWeights
 from deburr.passes.quantize.units import Unit, ranked_units
 from deburr.passes.trial.quality import Floor
 from deburr.passes.trial.trials import Trials
@@ -72,8 +70,8 @@ class FallBack:
         aside, asked = self.trials.aside(self._first), self.quantize
         if base is Level.EIGHT:
             asked = dataclasses.replace(asked, bits=8)
-        run_pass(Calibrate(asked.observer, asked.percentile, asked.activations, asked.dialect, asked.keep), aside)
-        run_pass(ScaleWeights(asked.dialect, asked.bits, eight_bits=asked.eight_bits), aside)
+        for step in asked.notes:
+            run_pass(step, aside)
         return ranked_units(aside.model.graph, aside, asked.dialect)
 
     def _pass(self, levels: Mapping[Unit, Level]) -> Quantize:

@@ -39,11 +39,18 @@ class Quantize(Pass):
     scheme: Literal["symmetric", "affine"] = "symmetric"
     block: int = 0
 
+    @property
+    def notes(self) -> tuple[Pass, ...]:
+        """The passes that note how values become integers, and change no number yet."""
+        return (
+            Calibrate(self.observer, self.percentile, self.activations, self.dialect, self.keep),
+            ScaleWeights(self.dialect, self.bits, eight_bits=self.eight_bits, scheme=self.scheme, block=self.block),
+        )
+
     def run(self, graph: Graph, context: Context) -> None:
         """:raises DeburrError: what the four passes raise."""
         steps: list[Pass] = [
-            Calibrate(self.observer, self.percentile, self.activations, self.dialect, self.keep),
-            ScaleWeights(self.dialect, self.bits, eight_bits=self.eight_bits, scheme=self.scheme, block=self.block),
+            *self.notes,
             *([RoundWeights(dialect=self.dialect)] if self.rounding == "second-order" else []),
             *([CorrectBias(self.dialect)] if self.rounding == "corrected" else []),
             InsertQdq(self.dialect),
