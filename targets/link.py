@@ -44,13 +44,22 @@ def find(target: Target, named: str | None = None) -> tuple[str, ...]:
         )  # fmt: skip
     if target.architecture == architecture_here() and not target.glibc:
         return (find_host(),)
+    return cross_compiler(target)
+
+
+def cross_compiler(target: Target, *, cpp: bool = False) -> tuple[str, ...]:
+    """A C or C++ compiler for another kind of machine, which links too: zig, else Debian's.
+
+    :raises DeburrError: E405.
+    """
     if importlib.util.find_spec("ziglang") is not None:
-        return (*zig("cc"), *zig_target(target))
-    debian = shutil.which(f"{target.triple}-gcc")
+        return (*zig("c++" if cpp else "cc"), *zig_target(target))
+    name = f"{target.triple}-{'g++' if cpp else 'gcc'}"
+    debian = shutil.which(name)
     if debian is None:
         raise DeburrError(
-            "E405", f"no linker for {target.architecture}", where=f"target {target.name!r}",
-            why=f"neither ziglang nor {target.triple}-gcc is installed", hint="pip install 'deburr[cross]'",
+            "E405", f"no {'C++ compiler' if cpp else 'linker'} for {target.architecture}", where=f"target {target.name!r}",
+            why=f"neither ziglang nor {name} is installed", hint="pip install 'deburr[cross]'",
         )  # fmt: skip
     return (debian,)
 

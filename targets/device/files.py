@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -90,23 +89,10 @@ def _tensor(kind: str, tensor: Tensor) -> str:
 
 
 def _build_runner(folder: Path, target: Target) -> None:
-    command = [*_compiler(target), "-std=c++17", "-O2", *("-s", "-Wl,--build-id=none"), "-Iinclude", f"{RUNNER}.cpp", "-ldl"]
+    compiler = link.cross_compiler(replace(target, glibc=RUNNER_GLIBC), cpp=True)
+    command = [*compiler, "-std=c++17", "-O2", *("-s", "-Wl,--build-id=none"), "-Iinclude", f"{RUNNER}.cpp", "-ldl"]
     done = subprocess.run([*command, "-o", RUNNER], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise DeburrError("E403", "the runner does not compile", where=command[0], why=lines[0])
     (folder / RUNNER).chmod(0o755)
-
-
-def _compiler(target: Target) -> tuple[str, ...]:
-    import shutil
-
-    if importlib.util.find_spec("ziglang") is not None:
-        return (*link.zig("c++"), *link.zig_target(replace(target, glibc=RUNNER_GLIBC)))
-    debian = shutil.which(f"{target.triple}-g++")
-    if debian is None:
-        raise DeburrError(
-            "E405", f"no C++ compiler for {target.architecture}", where=f"target {target.name!r}",
-            why=f"neither ziglang nor {target.triple}-g++ is installed", hint="pip install 'deburr[cross]'",
-        )  # fmt: skip
-    return (debian,)
