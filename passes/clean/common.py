@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from deburr.ir.attributes import AttributeReference
 from deburr.ir.constants import Constant
 from deburr.ir.node import Node
@@ -36,6 +39,15 @@ def replace_by_constant(value: Value, constant: Constant) -> None:
     value_now = graph.add_constant(constant, name)
     for use in value.uses:
         use.node.set_input(use.index, value_now)
+
+
+def give_constant(node: Node, index: int, array: npt.NDArray[np.generic], name: str) -> None:
+    """A constant input of the node's own: changed where only this node reads it, else a new one, unless it is equal."""
+    old = node.optional_input(index)
+    if old is not None and old.graph is node.owner and len(old.uses) == 1 and not old.is_output:
+        old.graph.set_constant(old, array)
+    elif old is None or old.array is None or old.array.dtype != array.dtype or not np.array_equal(old.array, array):
+        node.set_input(index, node.owner.add_constant(array, name))
 
 
 def remove_if_unused(node: Node) -> bool:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from deburr.ir.node import Node
 from deburr.ir.value import Value
-from deburr.passes.clean.common import bypass, is_standard, remove_if_unused
+from deburr.passes.clean.common import bypass, give_constant, is_standard, remove_if_unused
 
 Floats = npt.NDArray[np.float64]
 
@@ -67,9 +67,9 @@ def absorb(data: Value, reader: Node, slope: Floats, shift: Floats) -> str:
     if not (np.isfinite(new_weight.astype(np.float64)).all() and np.isfinite(new_bias.astype(np.float64)).all()):
         return f"the folded weights of {target!r} would not be finite in {dtype}"
     if (slope != 1).any():
-        _give(target, 1, new_weight, weight.name)
+        give_constant(target, 1, new_weight, weight.name)
     old_bias = target.optional_input(2)
-    _give(target, 2, new_bias, old_bias.name if old_bias is not None else f"{weight.name}_bias")
+    give_constant(target, 2, new_bias, old_bias.name if old_bias is not None else f"{weight.name}_bias")
     target.set_attribute("beta", None)  # Gemm: it stands in the folded bias
     _take_over(data, reader)
     return ""
@@ -120,12 +120,3 @@ def _folded_bias(target: Node, slope: Floats, shift: Floats) -> Floats | None:
             return None
         bias = bias[0]
     return np.asarray(bias * slope + shift)
-
-
-def _give(node: Node, index: int, array: npt.NDArray[np.generic], name: str) -> None:
-    """A constant input of the node's own: changed where only this node reads it, else a new one."""
-    old = node.optional_input(index)
-    if old is not None and old.graph is node.owner and len(old.uses) == 1 and not old.is_output:
-        old.graph.set_constant(old, array)
-    else:
-        node.set_input(index, node.owner.add_constant(array, name))

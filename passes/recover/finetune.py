@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from deburr.ir.graph import Graph
 from deburr.passes.core import Context
-from deburr.passes.recover.training import TrainingPass, explain, keep_zeros, require_training
+from deburr.passes.recover.training import TrainingPass, keep_zeros, require_training
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,4 @@ class Finetune(TrainingPass):
         trainer = self._trainer(module, context, self.precision)
         if self.keep_zeros:
             keep_zeros(trainer)
-        try:
-            trainer.run(context.progress)
-        finally:
-            if trainer.progress.best_epoch:
-                module.write_back()
-            explain(trainer, graph, context, self.curve)
+        self._train(trainer, graph, context)

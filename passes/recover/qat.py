@@ -9,7 +9,7 @@ from deburr.ir.graph import Graph
 from deburr.passes.core import Context
 from deburr.passes.quantize.dialects import find_dialect
 from deburr.passes.quantize.placement import is_quantized
-from deburr.passes.recover.training import TrainingPass, explain, keep_zeros, require_training
+from deburr.passes.recover.training import TrainingPass, keep_zeros, require_training
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,4 @@ class Qat(TrainingPass):
             return
         trainer = self._trainer(module, context)
         keep_zeros(trainer)
-        try:
-            trainer.run(context.progress)
-        finally:
-            if trainer.progress.best_epoch:
-                module.write_back()
-                rounding.note(graph)
-            explain(trainer, graph, context, self.curve)
+        self._train(trainer, graph, context, lambda: rounding.note(graph))

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
 from deburr.ir.node import Node
-from deburr.ir.value import Value
-from deburr.passes.clean.common import is_standard
+from deburr.passes.clean.common import give_constant, is_standard
 from deburr.passes.core import Context, Pass
 from deburr.passes.linear.sweep import Sweep
 
@@ -51,7 +50,9 @@ class ReestimateBatchNorm(Pass):
         for node in context.progress(nodes, len(nodes), "measuring BatchNormalization"):
             mean, variance = _statistics(node, sweep)
             for index, array in ((3, mean), (4, variance)):
-                _give(node, index, array)
+                old = node.input(index)
+                assert old.dtype is not None
+                give_constant(node, index, array.astype(old.dtype.numpy), old.name)
 
 
 def _can_be_measured(node: Node, context: Context) -> bool:
@@ -75,13 +76,3 @@ def _statistics(node: Node, sweep: Sweep) -> tuple[Floats, Floats]:
         count, total, squares = count + len(rows), total + (rows - middle).sum(0), squares + np.square(rows - middle).sum(0)
     shift = total / count
     return middle + shift, np.maximum(squares / count - np.square(shift), 0)
-
-
-def _give(node: Node, index: int, array: Floats) -> None:
-    old: Value = node.input(index)
-    assert old.constant is not None
-    made = array.astype(old.constant.dtype.numpy)
-    if len(old.uses) == 1 and not old.is_output and old.graph is node.owner:
-        old.graph.set_constant(old, made)
-    elif not np.array_equal(made, old.constant.array):
-        node.set_input(index, node.owner.add_constant(made, old.name))

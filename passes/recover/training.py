@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -110,6 +111,19 @@ class TrainingPass(Pass):
         )  # fmt: skip
         return Trainer(module, loss, teacher, (batches, apart), settings)
 
+    def _train(self, trainer: Trainer, graph: Graph, context: Context, written: Callable[[], None] = lambda: None) -> None:
+        """Train; what was best goes into the graph, also after a KeyboardInterrupt.
+
+        :param written: called once the weights are in the graph.
+        """
+        try:
+            trainer.run(context.progress)
+        finally:
+            if trainer.progress.best_epoch:
+                trainer.module.write_back()
+                written()
+            _explain(trainer, graph, context, self.curve)
+
     def _loss(self, batches: Batches, context: Context) -> tuple[Loss, Teacher | None]:
         """The loss, and who says what the outputs should be."""
         from deburr.passes.recover.learning.losses import Loss, float_outputs, labelled_output
@@ -189,7 +203,7 @@ def keep_zeros(trainer: Trainer) -> None:
     trainer.masks += [(weight, torch.from_numpy(mask)) for weight, mask in masks if mask is not None]
 
 
-def explain(trainer: Trainer, graph: Graph, context: Context, curve: str = "") -> None:
+def _explain(trainer: Trainer, graph: Graph, context: Context, curve: str) -> None:
     """Say what came of it, and draw it where that was asked for."""
     progress = trainer.progress
     if not progress.losses:
