@@ -16,7 +16,10 @@ import numpy as np
 from deburr.ir.errors import DeburrError
 from deburr.ir.files import write_atomically
 from deburr.ir.samples import Samples, read_arrays
+from deburr.ir.stored_array import rows
 from deburr.ir.types import Array
+
+_ROWS = 256  # of an array in memory at a time
 
 
 @dataclass
@@ -47,6 +50,8 @@ def fingerprint(text: str, weights: list[Array], samples: Samples) -> str:
     for part in samples.parts:
         for name, stored in part.items():
             digest.update(f"{name}{stored.shape}{stored.dtype}".encode())
+            for some in rows(stored, _ROWS):
+                digest.update(np.ascontiguousarray(some).tobytes())
     if samples.labels is not None:
         digest.update(np.ascontiguousarray(samples.labels).tobytes())
     return digest.hexdigest()
