@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from deburr.targets.schedules.dot import Dot, register
+from deburr.targets.schedules.dot import Dot, describe, register
 
 if TYPE_CHECKING:
     from deburr.targets.kernels.layout import WeightLayout
@@ -63,29 +63,8 @@ def _by_element(data: str, weight: str, group: int, parts: int) -> str:
                 size,
             )
 
-    description = _description(data, weight, group) if group > 1 else _single_description(data, weight)
+    description = describe(data, weight, LANES, group) if group > 1 else _single_description(data, weight)
     return register(f"deburr.{data}_{weight}_4x{group}_of_{parts}", description, instruction)
-
-
-def _description(data: str, weight: str, group: int) -> Any:
-    from tvm.script import tirx as T  # noqa: N812
-
-    total, strides = _total(data), [group, 1]
-
-    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
-    def description(a: T.handle, b: T.handle, c: T.handle) -> None:
-        A = T.match_buffer(a, (group,), data, offset_factor=1)
-        B = T.match_buffer(b, (4, group), weight, strides=strides, offset_factor=1)
-        C = T.match_buffer(c, (4,), total, scope="local", offset_factor=1)
-        with T.sblock("root"):
-            T.reads(C[0:4], A[0:group], B[0:4, 0:group])
-            T.writes(C[0:4])
-            for i, g in T.grid(4, group):
-                with T.sblock("update"):
-                    vi, vg = T.axis.remap("SR", [i, g])
-                    C[vi] = C[vi] + T.cast(A[vg], total) * T.cast(B[vi, vg], total)
-
-    return description
 
 
 def _single_description(data: str, weight: str) -> Any:

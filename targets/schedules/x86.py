@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from deburr.targets.schedules.dot import Dot, register
+from deburr.targets.schedules.dot import Dot, describe, register
 
 
 def dot(isa: str, group: int) -> Dot | None:
@@ -23,20 +23,6 @@ def dot(isa: str, group: int) -> Dot | None:
 def _vpdpbusd() -> str:
     """AVX-512 VNNI: 16 lanes of four u8 x s8, int32 sums that never saturate (the form without "s")."""
     from tvm.script import tirx as T  # noqa: N812 - what TVM's script parser and its users call it
-
-    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
-    def description(a: T.handle, b: T.handle, c: T.handle) -> None:
-        A = T.match_buffer(a, (4,), "uint8", offset_factor=1)
-        B = T.match_buffer(b, (16, 4), "int8", strides=[4, 1], offset_factor=1)
-        C = T.match_buffer(c, (16,), "int32", scope="local", offset_factor=1)
-        with T.sblock("root"):
-            T.reads(C[0:16], A[0:4], B[0:16, 0:4])
-            T.writes(C[0:16])
-            for i in T.serial(0, 16):
-                for k in T.serial(0, 4):
-                    with T.sblock("update"):
-                        vi, vk = T.axis.remap("SR", [i, k])
-                        C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def instruction(a: T.handle, b: T.handle, c: T.handle) -> None:
@@ -55,27 +41,13 @@ def _vpdpbusd() -> str:
                 dtype="int32x16",
             )
 
-    return register("deburr.vpdpbusd_16x4", description, instruction)
+    return register("deburr.vpdpbusd_16x4", describe("uint8", "int8", 16, 4), instruction)
 
 
 @cache
 def _vpmaddwd() -> str:
     """AVX2: 8 lanes of two s16 x s16; with u8 and s8 values the sum of two products never overflows."""
     from tvm.script import tirx as T  # noqa: N812 - what TVM's script parser and its users call it
-
-    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
-    def description(a: T.handle, b: T.handle, c: T.handle) -> None:
-        A = T.match_buffer(a, (2,), "int16", offset_factor=1)
-        B = T.match_buffer(b, (8, 2), "int16", strides=[2, 1], offset_factor=1)
-        C = T.match_buffer(c, (8,), "int32", scope="local", offset_factor=1)
-        with T.sblock("root"):
-            T.reads(C[0:8], A[0:2], B[0:8, 0:2])
-            T.writes(C[0:8])
-            for i in T.serial(0, 8):
-                for k in T.serial(0, 2):
-                    with T.sblock("update"):
-                        vi, vk = T.axis.remap("SR", [i, k])
-                        C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def instruction(a: T.handle, b: T.handle, c: T.handle) -> None:
@@ -93,4 +65,4 @@ def _vpmaddwd() -> str:
                 dtype="int32x8",
             )
 
-    return register("deburr.vpmaddwd_8x2", description, instruction)
+    return register("deburr.vpmaddwd_8x2", describe("int16", "int16", 8, 2), instruction)
