@@ -115,12 +115,10 @@ def bench(
     source = "given" if data is not None else f"random (seed {seed})"
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deburr-bench-")))
-        feed = folder / "inputs.npz"
-        if data is not None:
-            write_arrays(feed, {name: np.ascontiguousarray(array[:batch]) for name, array in data.items()})
+        feed = write_feed(folder, data, batch)
         workers = [stack.enter_context(WorkerProcess(entry, threads)) for entry in entries]
         for worker in workers:
-            worker.ask("prepare", inputs=str(feed) if data is not None else None, batch=batch, seed=seed, warmup=warmup)
+            worker.ask("prepare", inputs=feed, batch=batch, seed=seed, warmup=warmup)
         calls = [max(1, round(round_ms / worker.ask("run", calls=3)["ms"][1])) for worker in workers]
         times: list[list[float]] = [[] for _ in workers]
         turns = iter(range(rounds))
@@ -129,6 +127,14 @@ def bench(
                 time.sleep(PAUSE_S)
                 kept.extend(worker.ask("run", calls=count)["ms"])
     return Measurement(threads, rounds, batch, source, tuple(_rows(entries, times)))
+
+
+def write_feed(folder: Path, data: Mapping[str, Array] | None, batch: int) -> str | None:
+    """The first `batch` samples as a file for `prepare` of a worker; None for random ones."""
+    if data is None:
+        return None
+    write_arrays(folder / "inputs.npz", {name: np.ascontiguousarray(array[:batch]) for name, array in data.items()})
+    return str(folder / "inputs.npz")
 
 
 def _rows(entries: Sequence[Candidate], times: Sequence[Sequence[float]]) -> Iterator[Timing]:

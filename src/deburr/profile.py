@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from deburr.arrays import write_arrays
 from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array
-from deburr.measure import Candidate, WorkerProcess, default_threads
+from deburr.measure import Candidate, WorkerProcess, default_threads, write_feed
 
 WORTH_A_REMARK = 0.05  # of the time, outside the templates
 OURS, BOOKKEEPING = "deburr_", "vm."
@@ -71,11 +70,9 @@ def profile(
     batch = read(bundle).batch
     candidate = Candidate(bundle.name, "deburr", bundle.resolve())
     with contextlib.ExitStack() as stack:
-        feed = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deburr-profile-"))) / "inputs.npz"
+        feed = write_feed(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deburr-profile-"))), data, batch)
         worker = stack.enter_context(WorkerProcess(candidate, threads or default_threads()))
-        if data is not None:
-            write_arrays(feed, {name: np.ascontiguousarray(array[:batch]) for name, array in data.items()})
-        worker.ask("prepare", inputs=str(feed) if data is not None else None, batch=batch, seed=seed, warmup=5)
+        worker.ask("prepare", inputs=feed, batch=batch, seed=seed, warmup=5)
         found = worker.ask("profile", calls=runs)
     inputs = "given" if data is not None else f"random (seed {seed})"
     return _profile(str(bundle), inputs, found)
