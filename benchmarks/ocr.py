@@ -182,23 +182,12 @@ def by_peer(network: Network, method: str, out: Path) -> None:
     """ONNX Runtime's static quantization of a network, brought to opset 17 by ONNX's converter: scales of channels need 13, and
     as the networks come, with 11 and 12, ONNX Runtime refuses to load what its quantizer makes of them."""
     import onnx
-    from onnxruntime import quantization
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.batches = ({"x": batch["x"]} for batch in network.batches("calibration"))
-
-        def get_next(self) -> Batch | None:
-            return next(self.batches, None)
+    from quantization_peers import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
-        raised, ready = Path(folder) / "raised.onnx", Path(folder) / "ready.onnx"
+        raised = Path(folder) / "raised.onnx"
         onnx.save(onnx.version_converter.convert_version(onnx.load(network.model), 17), raised)
-        quantization.quant_pre_process(raised, ready, skip_symbolic_shape=True)  # which needs sympy
-        quantization.quantize_static(
-            ready, out, Reader(), per_channel=True, activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8, calibrate_method=quantization.CalibrationMethod[method],
-        )  # fmt: skip
+        onnxruntime(raised, ({"x": batch["x"]} for batch in network.batches("calibration")), out, calibrate_method=method)
 
 
 def by_us(network: Network, pipeline: str, out: Path) -> None:

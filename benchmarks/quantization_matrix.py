@@ -24,6 +24,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from figures import table, write_json
+from quantization_peers import onnxruntime as quantize_with_onnxruntime
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -41,26 +42,16 @@ def peer(proto: onnx.ModelProto, data: Mapping[str, np.ndarray], options: Mappin
 
     :param options: activation_type and weight_type by name; the rest are extra options.
     """
-    from onnxruntime import quantization
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            count = next(dim for info in proto.graph.input[:1] for dim in info.type.tensor_type.shape.dim[:1]).dim_value
-            size = count or 1
-            length = len(next(iter(data.values())))
-            self.batches = iter([{n: a[i : i + size] for n, a in data.items()} for i in range(0, length, size)])
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self.batches, None)
-
     extra = dict(options)
-    kinds = {key: quantization.QuantType[str(extra.pop(key))] for key in ("activation_type", "weight_type") if key in extra}
-    kinds = {"activation_type": quantization.QuantType.QUInt8, "weight_type": quantization.QuantType.QInt8} | kinds
+    kinds = {key: extra.pop(key) for key in ("activation_type", "weight_type") if key in extra}
+    size = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+    batches = [
+        {name: array[i : i + size] for name, array in data.items()} for i in range(0, len(next(iter(data.values()))), size)
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        source, prepared, target = (str(Path(folder) / f"{name}.onnx") for name in ("source", "prepared", "target"))
+        source, target = Path(folder) / "source.onnx", Path(folder) / "target.onnx"
         onnx.save(proto, source)
-        quantization.quant_pre_process(source, prepared, skip_symbolic_shape=True)  # which needs sympy
-        quantization.quantize_static(prepared, target, Reader(), per_channel=True, extra_options=extra, **kinds)
+        quantize_with_onnxruntime(source, batches, target, extra_options=extra, **kinds)
         return onnx.load(target)
 
 

@@ -10,40 +10,44 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 
-def onnxruntime(model: Path, data: dict[str, np.ndarray], out: Path, method: str) -> None:
-    """:param method: of CalibrationMethod, "MinMax" or "Percentile"."""
+def onnxruntime(model: Path, batches: Iterable[dict[str, np.ndarray]], out: Path, **options: Any) -> None:
+    """:param options: of quantize_static, by name; those of its enumerations as text (calibrate_method="MinMax")."""
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.samples = iter(range(len(next(iter(data.values())))))
+            self.batches = iter(batches)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            index = next(self.samples, None)
-            return None if index is None else {name: array[index : index + 1] for name, array in data.items()}
+            return next(self.batches, None)
 
+    kinds = {"activation_type": "QuantType", "weight_type": "QuantType", "calibrate_method": "CalibrationMethod"}
+    wanted = {"activation_type": "QUInt8", "weight_type": "QInt8", **options}
+    wanted = {name: quantization.__dict__[kinds[name]][one] if name in kinds else one for name, one in wanted.items()}
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)  # that needs sympy
-        quantization.quantize_static(
-            str(prepared), str(out), Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
-            activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
-            calibrate_method=quantization.CalibrationMethod[method],
-        )  # fmt: skip
+        quantization.quantize_static(str(prepared), str(out), Reader(), per_channel=True, **wanted)
+
+
+def one_by_one(data: dict[str, np.ndarray]) -> Iterable[dict[str, np.ndarray]]:
+    """Batches of one sample."""
+    return [{name: array[i : i + 1] for name, array in data.items()} for i in range(len(next(iter(data.values()))))]
 
 
 def nncf(model: Path, data: dict[str, np.ndarray], out: Path) -> None:
     import nncf as peer
     import onnx
 
-    samples = [{name: array[i : i + 1] for name, array in data.items()} for i in range(len(next(iter(data.values()))))]
+    samples = list(one_by_one(data))
     made: Any = peer.quantize(
         onnx.load(model), peer.Dataset(samples), subset_size=len(samples), fast_bias_correction=False,
         preset=peer.QuantizationPreset.MIXED,
@@ -52,8 +56,8 @@ def nncf(model: Path, data: dict[str, np.ndarray], out: Path) -> None:
 
 
 PEERS = {
-    "onnxruntime-minmax": lambda model, data, out: onnxruntime(model, data, out, "MinMax"),
-    "onnxruntime-percentile": lambda model, data, out: onnxruntime(model, data, out, "Percentile"),
+    "onnxruntime-minmax": lambda model, data, out: onnxruntime(model, one_by_one(data), out),
+    "onnxruntime-percentile": lambda model, data, out: onnxruntime(model, one_by_one(data), out, calibrate_method="Percentile"),
     "nncf": nncf,
 }
 

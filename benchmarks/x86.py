@@ -23,6 +23,7 @@ import numpy as np
 import onnx
 from figures import table, write_json
 from make_resnet18 import images
+from quantization_peers import one_by_one
 from quantization_peers import onnxruntime as quantize_with_onnxruntime
 from residual_networks import NETWORKS
 
@@ -61,7 +62,7 @@ def prepare(model: Path, precision: str, samples: np.ndarray, out: Path) -> dict
     }
     floats, by_peer = out.with_name(f"{out.name}-float.onnx"), out.with_name(f"{out.name}-by-onnxruntime.onnx")
     deburr.save(smaller, floats)
-    quantize_with_onnxruntime(floats, {"image": samples}, by_peer, "MinMax")
+    quantize_with_onnxruntime(floats, one_by_one({"image": samples}), by_peer)
     return {**files, "ONNX Runtime, quantized by itself": ("onnxruntime", by_peer)}
 
 
