@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
 from deburr.ir.node import Node
 from deburr.ir.types import DType, TensorType
@@ -93,7 +94,11 @@ class _Assignment:
 
     def _image(self, value: Value) -> tuple[int, int, int, int]:
         shape = self._logical(value)
-        assert shape is not None
+        if shape is None:
+            raise DeburrError(
+                "E402", "an image whose size depends on the data", where=f"value {value.name!r}", why=str(value.type),
+                hint="give the open axes a size (--dim), or leave the node in front of it out of the model",
+            )  # fmt: skip
         return shape
 
     def _require(self, node: Node, block: int) -> None:
