@@ -15,6 +15,7 @@ from deburr.ir.samples import Samples
 from deburr.passes import manager
 from deburr.passes.core import Context
 from deburr.passes.pipeline import parse
+from deburr.passes.quantize import fall_back
 from deburr.passes.quantize.calibrate import Calibrate
 from deburr.passes.quantize.fall_back import FallBack
 from deburr.passes.quantize.units import groups
@@ -102,6 +103,19 @@ def test_four_bits_fall_back_to_eight_before_float():
     said = [str(one) for one in context.remarks if "keeps 8 bits" in one.reason]
     assert said
     assert any("units at 8 bits: SQNR" in one.reason for one in context.remarks)
+
+
+def test_layers_are_ranked_by_the_scheme_that_is_asked_for(monkeypatch):
+    """Blocks of 4 lose other layers' accuracy than a scale for each channel does."""
+    seen, rank = [], fall_back.ranked_units
+
+    def ranked(graph, context, dialect):
+        seen.extend(value.qparams for value in graph.constants if value.qparams is not None)
+        return rank(graph, context, dialect)
+
+    monkeypatch.setattr(fall_back, "ranked_units", ranked)
+    _controlled(_with_an_outlier(), f"min_sqnr=25,block=4,{NEAREST}")
+    assert {qparams.block_size for qparams in seen} >= {4}
 
 
 def test_labels_are_the_floor_where_there_are_some():

@@ -154,6 +154,15 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     )
 
 
+def test_a_checkpoint_does_not_go_on_with_other_samples_of_the_same_sizes(tmp_path):
+    pipeline = f"{HALVED},finetune{{epochs=1,checkpoint={tmp_path}/state.npz}}"
+    trained(PROTO, pipeline)
+    other = context_of(PROTO)
+    other.data = Samples({name: array[::-1] for name, array in samples(PROTO, 96).items()})
+    with pytest.raises(DeburrError, match="the checkpoint is of another training"):
+        run(other, pipeline)
+
+
 def test_a_checkpoint_that_is_no_archive_is_refused(tmp_path):
     (tmp_path / "state.npz").write_bytes(b"torn")
     with pytest.raises(DeburrError, match=r"E301\]: cannot read the data, .*state.npz"):
