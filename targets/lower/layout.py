@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from deburr.ir.errors import DeburrError
 from deburr.ir.graph import Graph
 from deburr.ir.node import Node
 from deburr.ir.types import DType, TensorType
@@ -94,11 +93,7 @@ class _Assignment:
 
     def _image(self, value: Value) -> tuple[int, int, int, int]:
         shape = self._logical(value)
-        if shape is None:
-            raise DeburrError(
-                "E402", "an image whose size depends on the data", where=f"value {value.name!r}", why=str(value.type),
-                hint="give the open axes a size (--dim), or leave the node in front of it out of the model",
-            )  # fmt: skip
+        assert shape is not None
         return shape
 
     def _require(self, node: Node, block: int) -> None:
