@@ -4,6 +4,7 @@ import hashlib
 import sys
 
 import numpy as np
+import onnx
 import pytest
 from models import Builder, branch_on_sum, conv_chain, residual_block, samples
 from program import quantized
@@ -152,3 +153,12 @@ def test_a_check_that_could_not_be_made_is_said(tmp_path, monkeypatch):
     bundle = build(conv_chain(), tmp_path / "b")
     expected = "the numbers were not checked: ONNX Runtime cannot run the model (no kernel for Relu)"
     assert expected in bundle.manifest["remarks"]
+
+
+def test_a_size_that_depends_on_the_data_names_its_node(tmp_path):
+    builder = Builder()
+    places = builder.node("NonZero", [builder.conv("x", 3, 8)])
+    builder.node("Cast", [places], "y", to=int(onnx.TensorProto.FLOAT))
+    proto = builder.model({"x": [1, 3, 8, 8]}, {"y": [4, "count"]})
+    with pytest.raises(DeburrError, match=r"^error\[E402\]: the operator NonZero cannot be compiled, .* depends on the data"):
+        build(proto, tmp_path / "b", check=False)
