@@ -30,6 +30,7 @@ PASSES = {
     "fold-batch-norm": "deburr.passes.clean.fold_batch_norm:FoldBatchNorm",
     "fold-affine": "deburr.passes.clean.fold_affine:FoldAffine",
     "explicit-padding": "deburr.passes.clean.explicit_padding:ExplicitPadding",
+    "fold-pad": "deburr.passes.clean.fold_pad:FoldPad",
     "remove-identity": "deburr.passes.clean.remove_identity:RemoveIdentity",
     "remove-dead-code": "deburr.passes.clean.remove_dead_code:RemoveDeadCode",
     "raise-opset": "deburr.passes.clean.raise_opset:RaiseOpset",

@@ -220,7 +220,7 @@ TRY = (
         (
             "clean{limit=3}",
             "error[E203]: the recipe 'clean' takes no options, in the pipeline, at column 1, 'clean'; write its pipeline out: "
-            "fixpoint(fold-constants,remove-identity,fold-batch-norm,fold-affine,explicit-padding,remove-dead-code)",
+            "fixpoint(fold-constants,remove-identity,fold-batch-norm,fold-affine,explicit-padding,fold-pad,remove-dead-code)",
         ),
     ],
 )
