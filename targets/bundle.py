@@ -10,6 +10,7 @@ import numpy as np
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array, TensorType
+from deburr.targets import batch_sizes
 from deburr.targets import manifest as manifests
 from deburr.targets.features import architecture_here, missing_here
 from deburr.targets.manifest import Manifest, Tensor
@@ -23,7 +24,7 @@ class Bundle:
 
     def __init__(self, path: Path, description: Manifest, program: Program | None) -> None:
         self.path, self._description, self._loaded = path, description, program
-        self._sizes = [tensor.sizes(description.batch) for tensor in description.inputs]
+        self._functions = {program.batch: program.function for program in description.programs}
         self._dtypes = [tensor.numpy for tensor in description.inputs]
 
     @classmethod
@@ -42,8 +43,11 @@ class Bundle:
             raise _wrong_machine(folder, missing)
         if threads is not None and threads < 1:
             raise DeburrError("E901", "no such number of threads", where=f"threads={threads}", hint="give 1 or more")
-        parameters = [(tensor.sizes(description.batch), tensor.numpy) for tensor in description.inputs]
-        return cls(folder, description, Program(folder / LIBRARY, parameters, threads or description.threads))
+        functions = {
+            program.function: [(tensor.sizes(program.batch), tensor.numpy) for tensor in description.inputs]
+            for program in description.programs
+        }
+        return cls(folder, description, Program(folder / LIBRARY, functions, threads or description.threads))
 
     @classmethod
     def inspect(cls, path: str | Path) -> Bundle:
@@ -77,48 +81,66 @@ class Bundle:
         return {tensor.name: tensor.type for tensor in self._description.outputs}
 
     @property
+    def batches(self) -> tuple[int, ...]:
+        """The numbers of samples that one call takes, in ascending order."""
+        return tuple(self._functions)
+
+    @property
     def threads(self) -> int:
         return self._program.threads
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Output name -> array. Where the batch is open, any number of samples runs, `manifest["batch"]` at a time.
+        """Output name -> array. A number of samples that is none of `batches` runs in parts, the largest first.
 
-        :raises DeburrError: E302 for a missing or unknown name, E303 for a wrong shape or dtype, E504 where running fails.
+        :raises DeburrError: E302 for a missing or unknown name, E303 for a wrong shape or dtype or a number of samples that
+            the bundle was not compiled for and cannot divide, E504 where running fails.
         """
         arrays = self.ordered(inputs)
-        if all(array.shape == size for array, size in zip(arrays, self._sizes, strict=True)):
-            results = self._program.run(arrays)
+        count = self._samples(arrays)
+        if count in self._functions:
+            results = self._program.run(arrays, self._functions[count])
         else:
-            results = self._run_in_parts(arrays)
+            results = self._run_in_parts(arrays, count)
         return {tensor.name: array for tensor, array in zip(self._description.outputs, results, strict=True)}
 
     def profile(self, inputs: Mapping[str, Array], calls: int = 20) -> list[list[tuple[str, float]]]:
         """Each of `calls` runs as the functions that it called, in order, with the seconds that each took.
 
-        Those of ours begin with "deburr_" and follow `manifest["groups"]`; those that begin with "vm." are bookkeeping.
+        Those of ours begin with "deburr_" and follow the groups of the manifest's program; those that begin with "vm." are
+        bookkeeping.
 
-        :param inputs: for one run, `manifest["batch"]` samples.
+        :param inputs: for one run: as many samples as one of `batches`.
         :raises DeburrError: as `run`.
         """
         arrays = self.ordered(inputs)
-        for tensor, array, size in zip(self._description.inputs, arrays, self._sizes, strict=True):
-            if array.shape != size:
-                raise DeburrError(
-                    "E303", "wrong shape", where=f"input {tensor.name!r}", why=f"one run takes {size}, not {array.shape}"
-                )
-        return self._program.profile(arrays, calls)
+        count = self._samples(arrays)
+        if count not in self._functions:
+            raise DeburrError("E303", "not one run", where=f"{count} samples", why=f"one run takes {self._choices()}")
+        return self._program.profile(arrays, calls, self._functions[count])
 
-    def _run_in_parts(self, arrays: list[Array]) -> list[Array]:
-        batch, count = self._description.batch, len(arrays[0])
-        outputs = [np.empty((count, *tensor.sizes(batch)[1:]), tensor.numpy) for tensor in self._description.outputs]
-        for start in range(0, count, batch):
-            part = [array[start : start + batch] for array in arrays]
-            size = len(part[0])
-            if size < batch:  # the last part repeats its last sample
-                part = [np.concatenate([array, np.repeat(array[-1:], batch - size, axis=0)]) for array in part]
-            for output, result in zip(outputs, self._program.run(part), strict=True):
-                output[start : start + size] = result[:size]
+    def _samples(self, arrays: list[Array]) -> int:
+        """How many samples `arrays` hold; the batch size where the model fixes it."""
+        counts = (len(array) for array, tensor in zip(arrays, self._description.inputs, strict=True) if tensor.is_open)
+        return next(counts, self.batches[0])
+
+    def _run_in_parts(self, arrays: list[Array], count: int) -> list[Array]:
+        if not self._description.divisible:
+            raise DeburrError(
+                "E303", "the samples cannot be run in parts", where=f"{count} samples",
+                why=f"not every input and output has them on its first axis, and the bundle takes {self._choices()} at once",
+                hint=f"give as many, or compile it with --batch {count} too",
+            )  # fmt: skip
+        outputs = [np.empty((count, *tensor.sizes(0)[1:]), tensor.numpy) for tensor in self._description.outputs]
+        start = 0
+        for size in batch_sizes.parts(count, self.batches):
+            given = [batch_sizes.part(array, start, size) for array in arrays]
+            for output, result in zip(outputs, self._program.run(given, self._functions[size]), strict=True):
+                output[start : start + size] = result[: count - start]
+            start += size
         return outputs
+
+    def _choices(self) -> str:
+        return " or ".join(map(str, self.batches))
 
     def ordered(self, inputs: Mapping[str, Array]) -> list[Array]:
         """The inputs in the order of the program, checked.
@@ -142,7 +164,7 @@ class Bundle:
                     "E303", "wrong shape or dtype", where=f"input {tensor.name!r}",
                     why=f"the bundle takes {tensor.type}, the array is {array.dtype} {list(array.shape)}",
                 )  # fmt: skip
-        if len({len(array) for array, tensor in zip(arrays, expected, strict=True) if tensor.shape[:1] == [None]}) > 1:
+        if len({len(array) for array, tensor in zip(arrays, expected, strict=True) if tensor.is_open}) > 1:
             raise DeburrError("E303", "the inputs hold different numbers of samples", where="inputs")
         return arrays
 

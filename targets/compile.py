@@ -5,25 +5,22 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deburr.ir.errors import DeburrError
 from deburr.ir.files import write_atomically
 from deburr.ir.model import Model
-from deburr.ir.types import Array, TensorType
-from deburr.ir.value import Value
+from deburr.ir.types import Array
 from deburr.targets import link
 from deburr.targets import manifest as manifests
 from deburr.targets.bundle import Bundle
 from deburr.targets.check import compare, inputs_for
 from deburr.targets.device import files
 from deburr.targets.features import architecture_here, missing_here
-from deburr.targets.groups import groups
-from deburr.targets.lower import lower, prepare
-from deburr.targets.process import Job, build
+from deburr.targets.process import Built, Job, build
+from deburr.targets.programs import Programs, lowered_for
 from deburr.targets.schedules.space import to_fields
 from deburr.targets.target import Target
 from deburr.targets.tune import Request, tuned_schedules
@@ -36,7 +33,7 @@ Progress = Callable[[Iterable[Any], int, str], Iterator[Any]]
 class Options:
     """How to build.
 
-    :param batch: samples per run where the model leaves that open; larger inputs run in parts.
+    :param batch: samples per run where the model leaves that open, or several such sizes; other numbers run in parts.
     :param symbols: sizes of other open axes, by the model's symbol or by input and axis, as "x.2".
     :param time_limit_s: seconds after which the build is given up.
     :param memory_limit_mb: address space of the build; None: what the machine has, and 8 GB.
@@ -49,7 +46,7 @@ class Options:
     :param linker: the C compiler that links; None: what `link.find` finds.
     """
 
-    batch: int = 1
+    batch: int | Sequence[int] = 1
     symbols: Mapping[str, int] | None = None
     time_limit_s: float = 600
     memory_limit_mb: int | None = None
@@ -77,35 +74,29 @@ def compile(  # noqa: A001
     :param threads: what the bundle uses unless `Bundle.open` says otherwise; None: all cores of the target.
     :param options: the fields of `Options`.
     :raises DeburrError: E402 an operator that nothing supports, E403 the build crashed or computes other numbers, E404 it ran
-        out of time, E405 no C compiler, E406 what it linked does not fit the device, E901 an open axis, E109 the bundle cannot
-        be written.
+        out of time, E405 no C compiler, E406 what it linked does not fit the device, E901 an open axis or a wrong batch size,
+        E109 the bundle cannot be written.
     """
     chosen, steps = Options(**options), _steps(progress)
     linker = link.find(target, chosen.linker)
     next(steps)
-    lowered = prepare.copy_of(model)
-    batched = prepare.is_batched(lowered)
-    prepare.fix_sizes(lowered, prepare.Sizes(chosen.batch, chosen.symbols))
-    reference = prepare.copy_of(lowered)
-    remarks = [*prepare.clean_up(lowered), *lower(lowered, target)]
-    inputs = inputs_for(reference, chosen.data, seed) if chosen.check else None
+    programs = lowered_for(model, target, chosen.batch, chosen.symbols)
+    inputs = {one.function: inputs_for(one.reference, chosen.data, seed) for one in programs.each} if chosen.check else {}
     next(steps)
     count = threads or target.cores
     request = Request(chosen.tune, chosen.records, chosen.tuning)
-    tuned = {text: to_fields(found) for text, found in tuned_schedules(lowered, target, count, request, seed).items()}
+    lowered = {one.function: one.lowered for one in programs.each}
+    tuned = {text: to_fields(it) for text, it in tuned_schedules(lowered.values(), target, count, request, seed).items()}
     job = Job(lowered, dataclasses.asdict(target), linker, count, inputs, chosen.time_limit_s, _memory(chosen), tuned)
     with build(job) as result:
         next(steps)
-        if inputs is not None and result.outputs is None:
-            remarks.append("the numbers were not checked: this CPU cannot run the program")
-        elif inputs is not None and result.outputs is not None:
-            remarks += filter(None, [compare(reference, inputs, result.outputs, result.log)])
+        remarks = [*programs.remarks, *_check(programs, inputs, result)]
         description = manifests.Manifest(
             format=manifests.FORMAT, versions=_versions(result.versions), target=_plain(target),
-            instruction_sets=result.instruction_sets, threads=count, batch=chosen.batch if batched else 1, seed=seed,
+            instruction_sets=result.instruction_sets, threads=count, seed=seed,
             pipeline=model.metadata.get("deburr.pipeline", ""), remarks=remarks,
-            inputs=[_tensor(value, batched) for value in lowered.graph.inputs if value.constant is None],
-            outputs=[_tensor(value, batched) for value in lowered.graph.outputs], groups=groups(lowered), files={},
+            inputs=programs.inputs(), outputs=programs.outputs(), divisible=programs.divisible,
+            programs=[one.describe() for one in programs.each], files={},
         )  # fmt: skip
         bring = chosen.runtime and files.wanted(target)
         write_atomically(path, lambda fresh: _write(fresh, result.library, description, target, bring=bring))
@@ -114,6 +105,21 @@ def compile(  # noqa: A001
     is_ours = target.architecture == architecture_here() and target.triple.endswith("-linux-gnu")
     runs_here = is_ours and not missing_here(result.instruction_sets)
     return Bundle.open(path, threads) if runs_here else Bundle.inspect(path)
+
+
+def _check(programs: Programs, inputs: Mapping[str, list[Array]], result: Built) -> list[str]:
+    """Why the numbers of a program could not be checked, where they could not.
+
+    :raises DeburrError: E403 where one computes others than ONNX Runtime.
+    """
+    if inputs and not result.outputs:
+        return ["the numbers were not checked: this CPU cannot run the program"]
+    reasons = (
+        compare(one.reference, inputs[one.function], result.outputs[one.function], result.log)
+        for one in programs.each
+        if one.function in inputs
+    )
+    return list(dict.fromkeys(filter(None, reasons)))
 
 
 def _write(folder: Path, library: Path, description: manifests.Manifest, target: Target, *, bring: bool) -> None:
@@ -133,17 +139,6 @@ def _write(folder: Path, library: Path, description: manifests.Manifest, target:
 def _steps(progress: Progress | None) -> Iterator[str]:
     names = ("lower", "build", "check", "write")
     return iter(names) if progress is None else progress(names, len(names), "compiling")
-
-
-def _tensor(value: Value, batched: bool) -> manifests.Tensor:
-    assert isinstance(value.type, TensorType)
-    shape = value.static_shape
-    if shape is None:
-        raise DeburrError(
-            "E402", "a size that depends on the data", where=f"output {value.name!r}", why=f"its type is {value.type}"
-        )
-    sizes: list[int | None] = [None, *shape[1:]] if batched else list(shape)
-    return manifests.Tensor(name=value.name, dtype=str(value.type.dtype), shape=sizes)
 
 
 def _versions(built_with: Mapping[str, str]) -> dict[str, str]:

@@ -32,19 +32,23 @@ def emit(model: Model, target: Target, capture: Sequence[str] = (), schedules: M
     :param schedules: what tuning chose, by the text of the representative workload; the others have their default.
     :raises DeburrError: E402 naming an operator that neither a template nor a converter of TVM's takes.
     """
+    return emit_all({"main": model}, target, capture, schedules)
+
+
+def emit_all(
+    models: Mapping[str, Model],
+    target: Target,
+    capture: Sequence[str] = (),
+    schedules: Mapping[str, ConvSchedule] | None = None,
+) -> Any:
+    """As `emit`: a function for each model, by its name, all in one module. They share the kernels that are equal."""
     from tvm import relax
 
-    emitter = _Emitter(model, target, relax.BlockBuilder(), schedules or {})
-    inputs = [value for value in model.graph.inputs if value.constant is None]
-    parameters = [relax.Var(f"input{index}", _type(value)) for index, value in enumerate(inputs)]
-    emitter.made = dict(zip(inputs, parameters, strict=True))
-    results = [*model.graph.outputs, *(model.graph.value(name) for name in capture)]
-    with emitter.builder.function("main", parameters):
-        with emitter.builder.dataflow():
-            emitter.emit_nodes()
-            outputs = emitter.builder.emit_output(relax.Tuple([emitter.output(value) for value in results]))
-        emitter.builder.emit_func_output(outputs)
-    return emitter.builder.get()
+    builder = relax.BlockBuilder()
+    functions: dict[object, tuple[Any, Any]] = {}
+    for name, model in models.items():
+        _Emitter(model, target, builder, schedules or {}, functions).emit(name, capture)
+    return builder.get()
 
 
 @dataclass
@@ -53,8 +57,21 @@ class _Emitter:
     target: Target
     builder: Any
     schedules: Mapping[str, ConvSchedule]
+    functions: dict[object, tuple[Any, Any]]  # key -> (global, arguments)
     made: dict[Value, Any] = field(default_factory=dict)
-    functions: dict[object, tuple[Any, Any]] = field(default_factory=dict)  # key -> (global, arguments)
+
+    def emit(self, name: str, capture: Sequence[str]) -> None:
+        from tvm import relax
+
+        inputs = [value for value in self.model.graph.inputs if value.constant is None]
+        parameters = [relax.Var(f"input{index}", _type(value)) for index, value in enumerate(inputs)]
+        self.made = dict(zip(inputs, parameters, strict=True))
+        results = [*self.model.graph.outputs, *(self.model.graph.value(name) for name in capture)]
+        with self.builder.function(name, parameters):
+            with self.builder.dataflow():
+                self.emit_nodes()
+                outputs = self.builder.emit_output(relax.Tuple([self.output(value) for value in results]))
+            self.builder.emit_func_output(outputs)
 
     def emit_nodes(self) -> None:
         converters = foreign.Converters(self.model, self.builder)

@@ -15,7 +15,7 @@ from deburr.ir.errors import DeburrError
 from deburr.ir.types import DType, TensorType
 from deburr.targets.isa import architecture_of
 
-FORMAT = 2
+FORMAT = 3
 FILE = "manifest.json"
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}  # where ONNX and numpy differ
 
@@ -25,7 +25,10 @@ class _Part(pydantic.BaseModel):
 
 
 class Tensor(_Part):
-    """An input or output: ONNX's element type in lower case, and the size of each axis (None: any number of samples)."""
+    """An input or output: ONNX's element type in lower case, and the size of each axis.
+
+    None is a size that the number of samples decides: on the first axis it is that number.
+    """
 
     name: str
     dtype: str
@@ -39,6 +42,11 @@ class Tensor(_Part):
     def numpy(self) -> np.dtype[np.generic]:
         """The type of an array that holds it (`DType.numpy` would ask ONNX)."""
         return np.dtype(_NUMPY_NAMES.get(self.dtype, self.dtype))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has the samples on its first axis, any number of them."""
+        return self.shape[:1] == [None]
 
     def sizes(self, batch: int) -> tuple[int, ...]:
         """The shape of one run."""
@@ -55,6 +63,14 @@ class Group(_Part):
     macs: int
 
 
+class Program(_Part):
+    """A function of the library: the samples that one call takes, and the fused kernels that it calls, in order."""
+
+    function: str
+    batch: int = pydantic.Field(ge=1)
+    groups: list[Group]
+
+
 class File(_Part):
     """A file of the bundle."""
 
@@ -63,19 +79,23 @@ class File(_Part):
 
 
 class Manifest(_Part):
-    """Everything that `Bundle.open` needs, and where the program comes from."""
+    """Everything that `Bundle.open` needs, and where the programs come from.
+
+    :param programs: one for each batch size, in ascending order.
+    :param divisible: whether samples may be run in parts: all inputs and outputs have them on the first axis.
+    """
 
     format: int
     versions: dict[str, str]
     target: dict[str, Any]
     instruction_sets: list[str]
     threads: int = pydantic.Field(ge=1)
-    batch: int = pydantic.Field(ge=1)
     seed: int
     pipeline: str
     inputs: list[Tensor]
     outputs: list[Tensor]
-    groups: list[Group]
+    programs: list[Program] = pydantic.Field(min_length=1)
+    divisible: bool
     remarks: list[str]
     files: dict[str, File]
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,18 @@ from deburr.targets.bundle import LIBRARY
 
 @dataclass(frozen=True)
 class Job:
-    """What the worker gets: `target` are the fields of a `Target`, `inputs` those of the check or None.
+    """What the worker gets: lowered models by the names of their functions, the fields of a `Target`, inputs for the check.
 
+    :param inputs: for each function; empty where nothing is to be checked.
     :param linker: the command that links, less its arguments.
     :param schedules: fields of the tuned ones, by the text of the representative workload.
     """
 
-    model: Model
+    models: Mapping[str, Model]
     target: dict[str, Any]
     linker: tuple[str, ...]
     threads: int
-    inputs: list[Array] | None
+    inputs: Mapping[str, list[Array]]
     time_limit_s: float
     memory_bytes: int
     schedules: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -43,10 +44,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Built:
-    """What came back; the files vanish when the context closes."""
+    """What came back; the files vanish when the context closes.
+
+    :param outputs: of each function that was given inputs; empty where this CPU cannot run them.
+    """
 
     library: Path
-    outputs: list[Array] | None
+    outputs: dict[str, list[Array]]
     instruction_sets: list[str]
     versions: dict[str, str]
     log: Path
@@ -55,6 +59,17 @@ class Built:
 def worker_command(folder: Path) -> list[str]:
     """The worker as a command; tests put another in its place."""
     return [sys.executable, "-m", "deburr.targets.worker", str(folder)]
+
+
+def arrays_of(folder: Path, function: str, side: str) -> Path:
+    """Where the worker's folder has the "inputs" or "outputs" of a function."""
+    return folder / f"{function}.{side}.npz"
+
+
+def read_arrays(path: Path) -> list[Array]:
+    """The arrays that `numpy.savez` wrote without names."""
+    with np.load(path, allow_pickle=False) as archive:
+        return [archive[f"arr_{index}"] for index in range(len(archive.files))]
 
 
 @contextlib.contextmanager
@@ -78,8 +93,10 @@ def build(job: Job) -> Iterator[Built]:
 def _write_job(folder: Path, job: Job) -> None:
     from deburr.ir.onnx_writer import write
 
-    write(job.model, folder / "lowered.onnx")
+    for function, model in job.models.items():
+        write(model, folder / f"{function}.onnx")
     fields = {
+        "functions": list(job.models),
         "target": job.target,
         "linker": job.linker,
         "threads": job.threads,
@@ -87,8 +104,8 @@ def _write_job(folder: Path, job: Job) -> None:
         "schedules": job.schedules,
     }
     (folder / "job.json").write_text(json.dumps(fields), encoding="utf-8")
-    if job.inputs is not None:
-        np.savez(folder / "check.npz", **{f"input{index}": array for index, array in enumerate(job.inputs)})  # type: ignore[arg-type,unused-ignore]
+    for function, inputs in job.inputs.items():
+        np.savez(arrays_of(folder, function, "inputs"), *inputs)
 
 
 def _execute(folder: Path, job: Job) -> int:
@@ -124,10 +141,7 @@ def _outcome(folder: Path, job: Job, status: int) -> Built:
     if "error" in result:
         code, what, where, why, hint = result["error"]
         raise DeburrError(code, what, where=where, why=why, hint=hint)
-    outputs = None
-    if result["ran"]:
-        with np.load(folder / "outputs.npz", allow_pickle=False) as archive:
-            outputs = [archive[f"output{index}"] for index in range(len(archive.files))]
+    outputs = {function: read_arrays(arrays_of(folder, function, "outputs")) for function in result["ran"]}
     return Built(folder / LIBRARY, outputs, result["instruction_sets"], result["versions"], log)
 
 

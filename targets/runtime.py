@@ -7,7 +7,8 @@ import importlib.util
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,26 @@ ANY_CORE = 1  # affinity mode of the thread pool (kBig); binding itself is off, 
 _configured = threading.local()  # TVM keeps one thread pool per calling thread
 
 
-class Program:
-    """The function "main" of a library, with its inputs' buffers.
+Parameters = Sequence[tuple[tuple[int, ...], np.dtype[Any]]]  # shape and dtype of each
 
-    :param inputs: (shape, dtype) of each parameter.
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    """A function of the library, and what its inputs are copied to."""
+
+    call: Any
+    buffers: list[Array]
+    tensors: list[Any]
+
+
+class Program:
+    """The functions of a library, with their inputs' buffers. They share the weights.
+
+    :param functions: their parameters by their names.
     :raises DeburrError: E501 where the library is none of ours, E902 where TVM's runtime is missing.
     """
 
-    def __init__(self, library: Path, inputs: Sequence[tuple[tuple[int, ...], np.dtype[Any]]], threads: int) -> None:
+    def __init__(self, library: Path, functions: Mapping[str, Parameters], threads: int) -> None:
         import tvm_ffi
 
         _load()
@@ -39,29 +52,34 @@ class Program:
         try:
             self._machine = tvm_ffi.load_module(str(library))["vm_load_executable"]()
             self._machine["vm_initialization"](CPU, 0, POOLED)
-            self._main = self._machine["main"]
+            self._functions = {name: self._function(name, parameters) for name, parameters in functions.items()}
         except Exception as error:  # the ffi's own exceptions share no base but this one
             raise DeburrError("E501", "the library does not load", where=str(library), why=_line(error)) from error
-        self._buffers = [_aligned(shape, dtype) for shape, dtype in inputs]
-        self._tensors = [tvm_ffi.from_dlpack(buffer) for buffer in self._buffers]
         self._lock = threading.Lock()
 
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
+    def _function(self, name: str, parameters: Parameters) -> _Function:
+        import tvm_ffi
+
+        buffers = [_aligned(shape, dtype) for shape, dtype in parameters]
+        return _Function(self._machine[name], buffers, [tvm_ffi.from_dlpack(buffer) for buffer in buffers])
+
+    def run(self, arrays: Sequence[Array], function: str = "main") -> list[Array]:
         """The outputs, fresh arrays. One call at a time; others wait.
 
         :raises DeburrError: E504 where the program fails.
         """
+        chosen = self._functions[function]
         with self._lock:
             set_threads(self.threads)
-            for buffer, array in zip(self._buffers, arrays, strict=True):
+            for buffer, array in zip(chosen.buffers, arrays, strict=True):
                 np.copyto(buffer, array)
             try:
-                results = self._main(*self._tensors)
+                results = chosen.call(*chosen.tensors)
             except Exception as error:  # as above
                 raise DeburrError("E504", "the program failed", why=_line(error)) from error
             return [np.array(np.from_dlpack(result)) for result in results]
 
-    def profile(self, arrays: Sequence[Array], calls: int) -> list[list[tuple[str, float]]]:
+    def profile(self, arrays: Sequence[Array], calls: int, function: str = "main") -> list[list[tuple[str, float]]]:
         """Each of `calls` runs as the functions that it called, in order, with the seconds that each took.
 
         Watching costs a few microseconds a call, which are not in these times.
@@ -73,13 +91,13 @@ class Program:
         events: list[tuple[str, int]] = []
         # The VM calls it before and after each instruction; 0 of the result means: go on.
         watch = tvm_ffi.convert_func(lambda _function, symbol, *_: events.append((symbol, time.perf_counter_ns())))
-        self.run(arrays)
+        self.run(arrays, function)
         self._machine["set_instrument"](watch)
         try:
             runs = []
             for _ in range(calls):
                 events.clear()
-                self.run(arrays)
+                self.run(arrays, function)
                 pairs = zip(events[::2], events[1::2], strict=True)
                 runs.append([(str(symbol), (end - start) / 1e9) for (symbol, start), (_, end) in pairs])
             return runs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,15 +35,19 @@ class Request:
     report: Callable[[Status], None] | None = None
 
 
-def tuned_schedules(model: Model, target: Target, threads: int, request: Request, seed: int = 0) -> dict[str, ConvSchedule]:
+def tuned_schedules(
+    models: Iterable[Model], target: Target, threads: int, request: Request, seed: int = 0
+) -> dict[str, ConvSchedule]:
     """The chosen schedules by the text of the representative workload. An interrupt ends the search and keeps its results.
+
+    :param models: the lowered model for each batch size.
 
     :raises DeburrError: E503 where a search was asked for a target that this machine cannot run, E101 or E109 for the records.
     """
     if not request.seconds and request.records is None:
         return {}
     records = Records(request.records or default_path(), Setting.of(target, threads))
-    tuner = Tuner(workloads(model), target, records, seed)
+    tuner = Tuner(workloads(models), target, records, seed)
     if tuner.wants(request.seconds):
         missing = missing_here(target.instruction_sets())
         if missing:
@@ -58,7 +62,7 @@ def tuned_schedules(model: Model, target: Target, threads: int, request: Request
     return tuner.choices()
 
 
-def workloads(model: Model) -> Mapping[Workload, int]:
-    """The workloads of a lowered model, and how many nodes have each."""
-    nodes = (node for node in model.graph.nodes if node.domain == dialect.DOMAIN and node.op not in ("Lookup", "Concat"))
-    return Counter(workload(node) for node in nodes)
+def workloads(models: Iterable[Model]) -> Mapping[Workload, int]:
+    """The workloads of lowered models, and how many nodes have each."""
+    nodes = (node for model in models for node in model.graph.nodes if node.domain == dialect.DOMAIN)
+    return Counter(workload(node) for node in nodes if node.op not in ("Lookup", "Concat"))

@@ -2,8 +2,9 @@
 
     python -m deburr.targets.worker FOLDER
 
-FOLDER holds job.json and lowered.onnx, and check.npz where the result is to be run; model.so, outputs.npz and result.json
-appear there. What a user can mend comes back as the fields of a `DeburrError` in result.json.
+FOLDER holds job.json and for each function of the library its lowered model, FUNCTION.onnx, and FUNCTION.inputs.npz where it
+is to be run; model.so, FUNCTION.outputs.npz and result.json appear there. What a user can mend comes back as the fields of a
+`DeburrError` in result.json.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from deburr.ir.errors import DeburrError
 from deburr.targets import link
 from deburr.targets.bundle import LIBRARY
 from deburr.targets.features import architecture_here, missing_here
+from deburr.targets.process import arrays_of, read_arrays
 from deburr.targets.target import Target
 
 
@@ -42,25 +44,30 @@ def _build(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     import tvm_ffi
 
     from deburr.ir.onnx_reader import read
-    from deburr.targets.emit import emit
+    from deburr.targets.emit import emit_all
     from deburr.targets.schedules.space import from_fields
 
     target = Target(**job["target"])
-    model = read(folder / "lowered.onnx")
+    models = {function: read(folder / f"{function}.onnx") for function in job["functions"]}
     schedules = {text: from_fields(fields) for text, fields in job["schedules"].items()}
-    module = emit(model, target, schedules=schedules)
-    compile_module(module, target, folder / LIBRARY, job["linker"])
+    module = emit_all(models, target, schedules=schedules)
+    compile_module(module, target, folder / LIBRARY, job["linker"], list(models))
     link.check(folder / LIBRARY, target)
     sets = target.instruction_sets()
-    ran = (folder / "check.npz").exists() and target.architecture == architecture_here() and not missing_here(sets)
-    if ran:
-        _run(folder, job["threads"])
+    given = [function for function in models if arrays_of(folder, function, "inputs").exists()]
+    ran = given if target.architecture == architecture_here() and not missing_here(sets) else []
+    _run(folder, ran, job["threads"])
     versions = {"tvm": tvm.__version__, "tvm_ffi": tvm_ffi.__version__}
     return {"instruction_sets": list(sets), "ran": ran, "versions": versions}
 
 
-def compile_module(module: Any, target: Target, library: Path, linker: Sequence[str]) -> None:
-    """Relax to machine code. Functions that came without a schedule are fused, then scheduled by the default."""
+def compile_module(
+    module: Any, target: Target, library: Path, linker: Sequence[str], functions: Sequence[str] = ("main",)
+) -> None:
+    """Relax to machine code. Kernels that came without a schedule are fused, then scheduled by the default.
+
+    :param functions: those that are called from outside. TVM stores a constant once that several of them have.
+    """
     import tvm
     from tvm import relax
 
@@ -75,7 +82,7 @@ def compile_module(module: Any, target: Target, library: Path, linker: Sequence[
                 relax.transform.FoldConstant(),
                 relax.transform.FuseOps(),
                 relax.transform.FuseTIR(),
-                relax.transform.DeadCodeElimination(["main"]),
+                relax.transform.DeadCodeElimination(list(functions)),
             ]
         )(module)
         executable = relax.build(schedule_module(module), device)
@@ -96,16 +103,18 @@ class _Linker:
         link.link(self.command, objects, Path(output), static=self.static)
 
 
-def _run(folder: Path, threads: int) -> None:
+def _run(folder: Path, functions: Sequence[str], threads: int) -> None:
     import numpy as np
 
     from deburr.targets.runtime import Program
 
-    with np.load(folder / "check.npz", allow_pickle=False) as archive:
-        arrays = [archive[f"input{index}"] for index in range(len(archive.files))]
-    program = Program(folder / LIBRARY, [(array.shape, array.dtype) for array in arrays], threads)
-    outputs = program.run(arrays)
-    np.savez(folder / "outputs.npz", **{f"output{index}": array for index, array in enumerate(outputs)})  # type: ignore[arg-type,unused-ignore]
+    inputs = {function: read_arrays(arrays_of(folder, function, "inputs")) for function in functions}
+    if not inputs:
+        return
+    parameters = {function: [(array.shape, array.dtype) for array in arrays] for function, arrays in inputs.items()}
+    program = Program(folder / LIBRARY, parameters, threads)
+    for function, arrays in inputs.items():
+        np.savez(arrays_of(folder, function, "outputs"), *program.run(arrays, function))
 
 
 if __name__ == "__main__":

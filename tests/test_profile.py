@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from models import conv_chain, perceptron
+from models import Builder, conv_chain, perceptron
 
 import deburr
 from deburr.cli import main
-from deburr.profile import _profile, profile
+from deburr.profile import Profile, _profile, profile
 from deburr.targets.features import missing_here
 from deburr.targets.schedules import ceiling
 from deburr.targets.target import find
@@ -30,7 +31,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_group_is_a_row(bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", str(bundle), "--profile", "--threads", "1", "--json", str(tmp_path / "p.json")]) == 0
     out, found = capfd.readouterr().out, json.loads((tmp_path / "p.json").read_text())
-    groups = deburr.open(bundle).manifest["groups"]
+    (program,) = deburr.open(bundle).manifest["programs"]
+    groups = program["groups"]
     rows = [row for row in found["rows"] if row["operator"] not in ("", "TVM's own")]
     assert [(row["layer"], row["shape"]) for row in rows] == [(group["layer"], group["shape"]) for group in groups]
     assert any(row["shape"].startswith("3x3 3-") for row in rows)
@@ -41,7 +43,7 @@ def test_every_group_is_a_row(bundle: Path, tmp_path: Path, capfd: pytest.Captur
             assert row["gmacs"] == pytest.approx(group["macs"] / row["us"] / 1e3)
             assert 0 < row["of_ceiling"] == pytest.approx(row["gmacs"] * 1e9 / found["ceilings"][group["dtype"]])
     assert "GMAC/s on float32" in out
-    assert "1 threads, medians of 50 runs, inputs random (seed 0)" in out
+    assert "1 threads, batch 1, medians of 50 runs, inputs random (seed 0)" in out
 
 
 def test_given_data_is_used(bundle: Path) -> None:
@@ -87,14 +89,56 @@ def test_without_matplotlib(bundle: Path, monkeypatch: pytest.MonkeyPatch, capfd
     )
 
 
+def found(groups: list[dict[str, object]], calls: dict[str, float], remarks: tuple[str, ...] = ()) -> Profile:
+    """The profile of a program that makes these calls, each of so many microseconds."""
+    runs = [[(name, us * 1e-6) for name, us in calls.items()]] * 3
+    answer = {"runs": runs, "groups": groups, "batch": 1, "threads": 1, "ceilings": {"uint8": 1e9}, "remarks": remarks}
+    return _profile("b", "given", answer)
+
+
+def group(operator: str, macs: int = 0) -> dict[str, object]:
+    return {"layer": "a", "operator": operator, "shape": "", "dtype": "uint8", "macs": macs}
+
+
 def test_what_has_no_template_and_takes_long_is_said() -> None:
-    group = {"layer": "a", "operator": "Conv2d", "shape": "", "dtype": "uint8", "macs": 1000}
-    runs = [[("deburr_conv2d_0", 6e-6), ("vm.builtin.x", 1e-6), ("fused_softmax", 3e-6)]] * 3
-    found = _profile("b", "given", {"runs": runs, "groups": [group], "threads": 1, "ceilings": {"uint8": 1e9}})
-    assert found.remarks == ("fused_softmax: 30% of the time in an operator that has no template",)
-    assert found.rows[0].of_ceiling == pytest.approx(1 / 6)
+    """All calls of an operator count together: twenty small ones are one large one."""
+    compiling = ("lower: c: its window is odd: compiled by TVM's own converter", "lower: d: it stays float")
+    seen = found(
+        [group("Conv2d", 60_000), group("Concat")],
+        {"deburr_conv2d_0": 60, "vm.builtin.x": 10, "fused_softmax": 4, "fused_softmax1": 4, "tile": 4, "deburr_concat_1": 18},
+        compiling,
+    )
+    assert seen.remarks == (
+        "fused_softmax: 8% of the time in 2 calls, compiled by TVM's own converter: it has no template",
+        "Concat: 18% of the time in 1 call, scheduled by the default: it has no template",
+        compiling[0],
+    )
+    assert seen.rows[0].of_ceiling == pytest.approx(1.0)
+
+
+def test_what_has_a_template_or_takes_little_is_not_said() -> None:
+    calls = {"deburr_conv2d_0": 50, "deburr_pool2d_1": 46, "softmax": 4}
+    assert found([group("Conv2d", 1000), group("Pool2d")], calls, ("x: compiled by TVM's own converter",)).remarks == ()
+
+
+def test_a_manifest_that_tells_of_other_calls_is_refused() -> None:
     with pytest.raises(deburr.DeburrError, match="the program does not call what its manifest says"):
-        _profile("b", "given", {"runs": runs, "groups": [], "threads": 1, "ceilings": {}})
+        found([], {"deburr_conv2d_0": 1})
+
+
+def test_a_slow_operator_is_a_line_of_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    builder = Builder()
+    builder.node("CumSum", ["x", builder.constant(np.array(1, np.int64))], "y")
+    onnx.save(builder.model({"x": ["batch", 20_000]}, {"y": ["batch", 20_000]}), tmp_path / "sum.onnx")
+    deburr.compile(tmp_path / "sum.onnx", tmp_path / "b", target="host", threads=1, batch=(1, 2))
+    assert main(["bench", str(tmp_path / "b"), "--profile", "--threads", "1", "--batch", "2"]) == 0
+    out = capfd.readouterr().out
+    assert re.search(
+        r"^remark: \w*cumsum: \d+% of the time in 1 call, compiled by TVM's own converter: it has no template$", out, re.M
+    )
+    assert "1 threads, batch 2, medians of 50 runs" in out
+    assert main(["bench", str(tmp_path / "b"), "--profile", "--batch", "3"]) == 2
+    assert capfd.readouterr().err == "error[E901]: a profile is of one program, batch 3: the bundle has one for 1 and for 2\n"
 
 
 @pytest.mark.parametrize("name", ["x86-64-v2", "x86-64-v3", "x86-64-v4-vnni"])

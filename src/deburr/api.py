@@ -94,6 +94,7 @@ def compile(  # noqa: A001
     *,
     target: str = "host",
     threads: int | None = None,
+    batch: int | Sequence[int] = 1,
     tune: float = 0,
     records: str | Path | None = None,
     seed: int = 0,
@@ -103,11 +104,13 @@ def compile(  # noqa: A001
 
     :param target: one of `deburr targets`.
     :param threads: how many the program uses unless `open` says otherwise; None for all cores of the target.
+    :param batch: samples per run where the model leaves that open. Several sizes become one bundle, with a program for each and
+        the weights once; it runs any number of samples in parts of these sizes.
     :param tune: seconds to search for faster kernels. What `records` say was spent on this model counts: asked for again, the
         same seconds measure nothing. Control-C ends the search and compiles with the best so far.
     :param records: the log that a search writes to, and whose choices are used also without one; by default, where `tune` is
         given, `records.jsonl` in the user's cache folder (~/.cache/deburr on Linux).
-    :param settings: what `deburr.targets.compile` takes besides: batch, symbols, time_limit_s, check, data, progress, tuning.
+    :param settings: what `deburr.targets.compile` takes besides: symbols, time_limit_s, check, data, progress, tuning.
     :raises DeburrError: E4xx; E503 where a search was asked for another machine; E101, E109 for the records.
     """
     from deburr.targets.compile import compile as lower
@@ -115,7 +118,8 @@ def compile(  # noqa: A001
 
     chosen = find(target)
     loaded = load(model) if isinstance(model, str | Path) else model
-    return lower(loaded, path, target=chosen, threads=threads, seed=seed, tune=tune, records=records, **settings)
+    given: dict[str, Any] = {"threads": threads, "batch": batch, "tune": tune, "records": records, "seed": seed}
+    return lower(loaded, path, target=chosen, **given, **settings)
 
 
 def open(path: str | Path, threads: int | None = None) -> Bundle:  # noqa: A001

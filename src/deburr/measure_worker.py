@@ -110,17 +110,22 @@ class Worker:
         self.run(warmup)
         return {}
 
-    def profile(self, calls: int) -> dict[str, Any]:
-        """Seconds of each function of each of `calls` runs of a bundle, what it says of them, and what the machine can do."""
+    def profile(self, calls: int, batch: int) -> dict[str, Any]:
+        """Seconds of each function of each of `calls` runs of a bundle's program, what it says of them, and what the machine
+        can do."""
         assert isinstance(self._engine, Compiled)
         from deburr.targets.schedules.ceiling import ceiling
         from deburr.targets.target import Target
 
         bundle = self._engine.bundle
         runs, manifest = bundle.profile(self._feed, calls), bundle.manifest
-        used = {group["dtype"] for group in manifest["groups"] if group["macs"]}
+        groups = next(program["groups"] for program in manifest["programs"] if program["batch"] == batch)
+        used = {group["dtype"] for group in groups if group["macs"]}
         limits = {dtype: ceiling(Target(**manifest["target"]), dtype, bundle.threads) for dtype in sorted(used)}
-        return {"runs": runs, "groups": manifest["groups"], "threads": bundle.threads, "ceilings": limits}
+        return {
+            "runs": runs, "groups": groups, "batch": batch, "threads": bundle.threads, "ceilings": limits,
+            "remarks": manifest["remarks"],
+        }  # fmt: skip
 
     def run(self, calls: int) -> dict[str, Any]:
         """Milliseconds of each of `calls` calls."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,9 @@ from deburr.measure import Candidate, WorkerProcess, default_threads, write_feed
 
 WORTH_A_REMARK = 0.05  # of the time, outside the templates
 OURS, BOOKKEEPING = "deburr_", "vm."
+TVMS = "TVM's own"
+UNTEMPLATED = ("Lookup", "Concat")  # operators of ours that the emitter writes down itself
+_NUMBER = re.compile(r"_?\d+$")  # that TVM puts behind equal names
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +44,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """`ceilings`: multiply-accumulates a second that the machine can do, by the type of the activations."""
+    """Of one program.
+
+    :param batch: samples per run.
+    :param ceilings: multiply-accumulates a second that the machine can do, by the type of the activations.
+    """
 
     bundle: str
     threads: int
+    batch: int
     runs: int
     inputs: str
     total_us: float
@@ -56,26 +65,43 @@ class Profile:
 
 
 def profile(
-    bundle: Path, *, threads: int | None = None, data: Mapping[str, Array] | None = None, runs: int = 50, seed: int = 0
+    bundle: Path,
+    *,
+    threads: int | None = None,
+    data: Mapping[str, Array] | None = None,
+    batch: int | None = None,
+    runs: int = 50,
+    seed: int = 0,
 ) -> Profile:
     """Run a bundle `runs` times in a process of its own, with a watch on every function.
 
     :param data: arrays by input name, of which the first samples are used; None for random ones.
-    :raises DeburrError: as `deburr.measure.bench`; E901 for what is no bundle, E502 where it does not call what it says.
+    :param batch: which of the bundle's programs; None for the smallest.
+    :raises DeburrError: as `deburr.measure.bench`; E901 for what is no bundle or for a batch that it has no program for, E502
+        where it does not call what it says.
     """
     if not bundle.is_dir():
         raise DeburrError("E901", "only a bundle has a profile", where=str(bundle), hint="compile the model first")
     from deburr.targets.manifest import read
 
-    batch = read(bundle).batch
+    batch = _batch(batch, [program.batch for program in read(bundle).programs])
     candidate = Candidate(bundle.name, "deburr", bundle.resolve())
     with contextlib.ExitStack() as stack:
         feed = write_feed(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deburr-profile-"))), data, batch)
         worker = stack.enter_context(WorkerProcess(candidate, threads or default_threads()))
         worker.ask("prepare", inputs=feed, batch=batch, seed=seed, warmup=5)
-        found = worker.ask("profile", calls=runs)
+        found = worker.ask("profile", calls=runs, batch=batch)
     inputs = "given" if data is not None else f"random (seed {seed})"
     return _profile(str(bundle), inputs, found)
+
+
+def _batch(wanted: int | None, sizes: Sequence[int]) -> int:
+    if wanted is not None and wanted not in sizes:
+        raise DeburrError(
+            "E901", "a profile is of one program", where=f"batch {wanted}",
+            why=f"the bundle has one for {' and for '.join(map(str, sizes))}",
+        )  # fmt: skip
+    return sizes[0] if wanted is None else wanted
 
 
 def _profile(bundle: str, inputs: str, found: Mapping[str, Any]) -> Profile:
@@ -92,9 +118,12 @@ def _profile(bundle: str, inputs: str, found: Mapping[str, Any]) -> Profile:
         elif name.startswith(OURS):
             rows.append(_row(next(groups), seconds, total, found["ceilings"]))
         else:
-            rows.append(Row(name, "TVM's own", "", seconds * 1e6, seconds / total))
+            rows.append(Row(name, TVMS, "", seconds * 1e6, seconds / total))
     rows.append(Row("between groups", "", "", bookkeeping * 1e6, bookkeeping / total))
-    return Profile(bundle, found["threads"], len(times), inputs, total * 1e6, found["ceilings"], tuple(rows), _remarks(rows))
+    return Profile(
+        bundle, found["threads"], found["batch"], len(times), inputs, total * 1e6, found["ceilings"], tuple(rows),
+        _remarks(rows, found["remarks"]),
+    )  # fmt: skip
 
 
 def _matched(bundle: str, names: Sequence[str], groups: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
@@ -116,9 +145,18 @@ def _row(group: Mapping[str, Any], seconds: float, total: float, ceilings: Mappi
     )  # fmt: skip
 
 
-def _remarks(rows: Sequence[Row]) -> tuple[str, ...]:
-    return tuple(
-        f"{row.layer}: {row.share:.0%} of the time in an operator that has no template"
-        for row in rows
-        if row.operator == "TVM's own" and row.share > WORTH_A_REMARK
-    )
+def _remarks(rows: Sequence[Row], compiling: Sequence[str]) -> tuple[str, ...]:
+    """Operators without a template that take long, all their calls together, and what the compiler said of their like."""
+    calls: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if row.operator == TVMS:
+            calls.setdefault((_NUMBER.sub("", row.layer), "compiled by TVM's own converter"), []).append(row.share)
+        elif row.operator in UNTEMPLATED:
+            calls.setdefault((row.operator, "scheduled by the default"), []).append(row.share)
+    slow = {key: shares for key, shares in calls.items() if sum(shares) > WORTH_A_REMARK}
+    remarks = [
+        f"{name}: {sum(shares):.0%} of the time in {len(shares)} {'call' if len(shares) == 1 else 'calls'}, {how}: it has no "
+        "template"
+        for (name, how), shares in slow.items()
+    ]
+    return (*remarks, *(text for text in compiling if slow and "TVM's own converter" in text))

@@ -15,20 +15,25 @@ if TYPE_CHECKING:
     from deburr.ir.model import Model
     from deburr.targets.bundle import Bundle
 
-BATCH = 32  # samples per call where the model leaves the choice
+BATCH = 32  # samples per call of ONNX Runtime where the model leaves the choice
 
 
 class Runner(Protocol):
-    """What runs: its inputs by name, and `run` for one batch."""
+    """What runs: its inputs by name, the samples that a call best takes (None: all, it divides them itself), and `run`."""
 
     @property
     def inputs(self) -> Mapping[str, TensorType]: ...
+
+    @property
+    def batch(self) -> int | None: ...
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
 
 
 class ModelRunner:
     """A model in ONNX Runtime; graph optimizations are off unless `optimize`, because that is the reference."""
+
+    batch = BATCH
 
     def __init__(self, model: Model, *, optimize: bool = False, threads: int | None = None) -> None:
         from deburr.ir.evaluate import Evaluator
@@ -42,6 +47,8 @@ class ModelRunner:
 
 class BundleRunner:
     """A compiled bundle."""
+
+    batch = None
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
@@ -100,14 +107,18 @@ def batch_size(inputs: Mapping[str, TensorType]) -> int | None:
     return fixed[0] if len(fixed) == 1 else None
 
 
-def run_samples(runner: Runner, inputs: Mapping[str, Array], batch: int = BATCH, source: str = "inputs") -> dict[str, Array]:
+def run_samples(
+    runner: Runner, inputs: Mapping[str, Array], batch: int | None = None, source: str = "inputs"
+) -> dict[str, Array]:
     """Outputs for all samples, in batches of the program's own size; a last batch is filled up and its surplus dropped.
+
+    :param batch: samples per call where the program leaves the choice; None for what suits it.
 
     :raises DeburrError: E302 for a missing or unknown name, E303 for a wrong shape, E305 for no samples.
     """
     count = check_inputs(runner.inputs, inputs, source)
     fixed = batch_size(runner.inputs)
-    size = fixed or min(batch, count)
+    size = fixed or min(batch or runner.batch or count, count)
     collected: dict[str, list[Array]] = {}
     for start in range(0, count, size):
         part = {name: np.ascontiguousarray(array[start : start + size]) for name, array in inputs.items()}

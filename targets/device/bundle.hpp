@@ -22,7 +22,7 @@ struct Error : std::runtime_error {
   std::string code;
 };
 
-// An input or output. `type` is numpy's ("float32", "uint8"); a first size of -1 takes any number of samples.
+// An input or output. `type` is numpy's ("float32", "uint8"); the number of samples decides a size of -1.
 struct TensorType {
   std::string name, type;
   std::vector<int64_t> shape;
@@ -31,7 +31,8 @@ struct TensorType {
 struct Description {
   std::string architecture;
   int threads = 1;
-  int64_t batch = 1;  // samples of one run, where an input takes any number
+  std::map<int64_t, std::string> programs;  // samples of one call -> name of the function
+  bool divisible = false;  // whether samples may be run in parts
   std::vector<std::string> features;  // as the kernel's HWCAP calls them
   std::vector<TensorType> inputs, outputs;
   std::map<std::string, std::string> files;  // name -> SHA-256
@@ -77,7 +78,12 @@ inline Description read_description(const std::string& folder) {
     words >> kind;
     if (kind == "architecture") words >> found.architecture;
     if (kind == "threads") words >> found.threads;
-    if (kind == "batch") words >> found.batch;
+    if (kind == "divisible") words >> found.divisible;
+    if (kind == "program") {
+      int64_t batch = 0;
+      words >> batch >> word;
+      found.programs[batch] = word;
+    }
     if (kind == "features")
       while (words >> word) found.features.push_back(word);
     if (kind == "file") {

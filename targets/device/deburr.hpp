@@ -8,8 +8,11 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -173,7 +176,8 @@ class Program {
     const TVMFFIAny module = runtime_.call(runtime_.global("ffi.ModuleLoadFromFile"), {Runtime::text(library.c_str())});
     const TVMFFIAny machine = runtime_.call(function(module, "vm_load_executable"), {});
     runtime_.call(function(machine, "vm_initialization"), {Runtime::integer(kDLCPU), Runtime::integer(0), Runtime::integer(2)});
-    main_ = function(machine, "main");
+    for (const auto& [batch, name] : bundle_.programs) functions_[batch] = function(machine, name.c_str());
+    if (functions_.empty()) throw Error("E502", "the bundle is damaged, " + folder + ": bundle.txt names no program");
     size_ = runtime_.global("ffi.ArraySize");
     item_ = runtime_.global("ffi.ArrayGetItem");
     const int count = threads > 0 ? threads : bundle_.threads;
@@ -182,17 +186,78 @@ class Program {
 
   const Description& bundle() const { return bundle_; }
 
-  // The outputs of one run. The inputs have the shapes of `bundle().inputs`, with `bundle().batch` for a size of -1.
+  // The outputs for any number of samples: where the bundle has no program for that number, in parts, the largest first.
   std::vector<Array> run(const std::vector<Array>& inputs) const {
     if (inputs.size() != bundle_.inputs.size()) throw Error("E302", "the bundle takes another number of inputs");
+    const int64_t count = samples(inputs);
+    const auto found = functions_.find(count);
+    if (found != functions_.end()) return call(count, found->second, inputs);
+    if (!bundle_.divisible) throw indivisible(count);
+    std::vector<Array> whole;
+    for (int64_t first = 0; first < count;) {
+      const auto next = functions_.upper_bound(count - first);  // the first size that is too large
+      const auto& [size, entry] = next == functions_.begin() ? *next : *std::prev(next);
+      std::vector<Array> given;
+      for (const Array& input : inputs) given.push_back(part(input, first, size));
+      const std::vector<Array> outputs = call(size, entry, given);
+      for (size_t i = 0; i < outputs.size(); ++i) {
+        std::vector<int64_t> shape = outputs[i].shape;
+        shape[0] = count;
+        if (first == 0) whole.emplace_back(outputs[i].type, shape);
+        const size_t sample = outputs[i].bytes() / static_cast<size_t>(size);
+        const size_t wanted = sample * static_cast<size_t>(std::min(size, count - first));
+        std::memcpy(whole[i].data() + static_cast<size_t>(first) * sample, outputs[i].data(), wanted);
+      }
+      first += size;
+    }
+    return whole;
+  }
+
+ private:
+  // How many samples the inputs hold; the size of the first program where the model fixes it.
+  int64_t samples(const std::vector<Array>& inputs) const {
+    int64_t count = 0;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      const std::vector<int64_t>&wanted = bundle_.inputs[i].shape, &given = inputs[i].shape;
+      if (wanted.empty() || wanted[0] >= 0) continue;
+      if (given.empty() || given[0] < 1) throw Error("E303", "no samples, input " + bundle_.inputs[i].name);
+      if (count != 0 && given[0] != count) throw Error("E303", "the inputs hold different numbers of samples");
+      count = given[0];
+    }
+    return count != 0 ? count : functions_.begin()->first;
+  }
+
+  Error indivisible(int64_t count) const {
+    std::string sizes;
+    for (const auto& [size, entry] : functions_) sizes += (sizes.empty() ? "" : " or ") + std::to_string(size);
+    return Error("E303", "the samples cannot be run in parts, " + std::to_string(count) +
+                             " samples: not every input and output has them on its first axis, and the bundle takes " + sizes +
+                             " at once");
+  }
+
+  // `size` samples from `first` on; where the array ends before, its last sample is repeated.
+  static Array part(const Array& array, int64_t first, int64_t size) {
+    std::vector<int64_t> shape = array.shape;
+    const size_t sample = array.bytes() / static_cast<size_t>(shape[0]);
+    const int64_t last = shape[0] - 1;
+    shape[0] = size;
+    Array made(array.type, shape);
+    for (int64_t i = 0; i < size; ++i) {
+      const size_t place = static_cast<size_t>(i) * sample, source = static_cast<size_t>(std::min(first + i, last)) * sample;
+      std::memcpy(made.data() + place, array.data() + source, sample);
+    }
+    return made;
+  }
+
+  std::vector<Array> call(int64_t batch, TVMFFIObjectHandle function, const std::vector<Array>& inputs) const {
     std::vector<std::vector<int64_t>> shapes;
     for (const Array& input : inputs) shapes.push_back(input.shape);
     std::vector<TVMFFIAny> arguments;
     for (size_t i = 0; i < inputs.size(); ++i) {
-      expect(bundle_.inputs[i], inputs[i]);
+      expect(bundle_.inputs[i], inputs[i], batch);
       arguments.push_back(Runtime::object(runtime_.tensor(inputs[i], shapes[i]), kTVMFFITensor));
     }
-    const TVMFFIAny result = runtime_.call(main_, arguments);
+    const TVMFFIAny result = runtime_.call(function, arguments);
     std::vector<Array> outputs;
     const int64_t count = result.type_index == kTVMFFITensor ? 1 : runtime_.call(size_, {result}).v_int64;
     for (int64_t i = 0; i < count; ++i) {
@@ -206,7 +271,6 @@ class Program {
     return outputs;
   }
 
- private:
   static Description checked(const std::string& folder) {
     Description bundle = read_description(folder);
     verify(folder, bundle);
@@ -220,10 +284,10 @@ class Program {
     return found.v_obj;
   }
 
-  void expect(const TensorType& wanted, const Array& given) const {
+  static void expect(const TensorType& wanted, const Array& given, int64_t batch) {
     bool fits = wanted.type == given.type && wanted.shape.size() == given.shape.size();
     for (size_t i = 0; fits && i < wanted.shape.size(); ++i)
-      fits = given.shape[i] == (wanted.shape[i] < 0 ? bundle_.batch : wanted.shape[i]);
+      fits = given.shape[i] == (wanted.shape[i] < 0 ? batch : wanted.shape[i]);
     if (!fits) throw Error("E303", "wrong shape or type, input " + wanted.name);
   }
 
@@ -235,7 +299,8 @@ class Program {
 
   Description bundle_;
   Runtime runtime_;
-  TVMFFIObjectHandle main_ = nullptr, size_ = nullptr, item_ = nullptr;
+  std::map<int64_t, TVMFFIObjectHandle> functions_;  // by the samples of one call
+  TVMFFIObjectHandle size_ = nullptr, item_ = nullptr;
 };
 
 }  // namespace deburr

@@ -70,7 +70,9 @@ def describe(manifest: Manifest) -> str:
     target = manifest.target
     features = " ".join(cpuinfo_name(feature) for feature in manifest.instruction_sets)
     architecture = str(target["tvm"].get("mtriple", "")).partition("-")[0]
-    lines = [f"architecture {architecture}", f"features {features}", f"threads {manifest.threads}", f"batch {manifest.batch}"]
+    lines = [f"architecture {architecture}", f"features {features}", f"threads {manifest.threads}"]
+    lines += [f"program {program.batch} {program.function}" for program in manifest.programs]
+    lines += [f"divisible {int(manifest.divisible)}"]
     lines += [_tensor("input", tensor) for tensor in manifest.inputs] + [
         _tensor("output", tensor) for tensor in manifest.outputs
     ]

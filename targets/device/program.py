@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array, TensorType
 from deburr.targets.bundle import Bundle
@@ -36,6 +34,8 @@ def find_device(text: str) -> Device:
 class DeviceProgram:
     """A bundle and a device. It satisfies the same protocol as a bundle that is open here."""
 
+    batch = None  # all samples at once: each trip to a device has its price
+
     def __init__(self, path: str | Path, device: Device, threads: int | None = None) -> None:
         """
         :raises DeburrError: E501 no bundle, E502 a damaged one.
@@ -55,13 +55,6 @@ class DeviceProgram:
         return self.measure(inputs, calls=1)[0]
 
     def measure(self, inputs: Mapping[str, Array], calls: int) -> tuple[dict[str, Array], list[float]]:
-        """The outputs, and the milliseconds of each of `calls` runs over all samples."""
-        arrays, batch = self._bundle.ordered(inputs), int(self._bundle.manifest["batch"])
-        count = len(arrays[0]) if arrays and arrays[0].ndim else 1
-        is_open = any(tensor.shape[:1] == ("batch",) for tensor in self.inputs.values() if tensor.shape)
-        surplus = -count % batch if is_open else 0
-        if surplus:  # the last run repeats its last sample
-            arrays = [np.concatenate([array, array[-1:].repeat(surplus, 0)]) for array in arrays]
-        results, times = self.device.run(self.path, arrays, threads=self.threads, calls=calls)
-        names = list(self._bundle.outputs)
-        return {name: array[:count] if surplus else array for name, array in zip(names, results, strict=True)}, times
+        """The outputs, and the milliseconds of each of `calls` runs over all samples, divided as `Bundle` does."""
+        results, times = self.device.run(self.path, self._bundle.ordered(inputs), threads=self.threads, calls=calls)
+        return dict(zip(self._bundle.outputs, results, strict=True)), times

@@ -38,7 +38,7 @@ class Qemu:
     ) -> tuple[list[Array], list[float]]:
         """Outputs, and the milliseconds of each call (of the emulation: they say nothing of a device).
 
-        :param arrays: the inputs in the bundle's order, a multiple of its batch.
+        :param arrays: the inputs in the bundle's order, any number of samples.
         :raises DeburrError: E405 no qemu, E501 a bundle without a runner, and what the runner says (E502, E503, E504).
         """
         if not (bundle / RUNNER).exists():

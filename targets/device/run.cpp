@@ -1,8 +1,8 @@
 // Runs a bundle on files:  run BUNDLE INPUTS OUTPUTS [--threads N] [--calls N]
 //
-// INPUTS holds input0.npy, input1.npy, ... in the order of the bundle; output0.npy, ... go to OUTPUTS. Where the bundle takes any
-// number of samples, it runs `batch` of them at a time. With --calls the whole is run as often, and the milliseconds of each call
-// go to stdout, one a line.
+// INPUTS holds input0.npy, input1.npy, ... in the order of the bundle, any number of samples where it leaves that open;
+// output0.npy, ... go to OUTPUTS. With --calls the whole is run as often, and the milliseconds of each call go to stdout, one a
+// line.
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -69,37 +69,6 @@ void write(const std::string& path, const Array& array) {
   if (!file.flush()) throw Error("E109", "cannot write " + path);
 }
 
-// Samples `first` to `first + count` of an array.
-Array slice(const Array& array, int64_t first, int64_t count) {
-  std::vector<int64_t> shape = array.shape;
-  const size_t sample = array.bytes() / static_cast<size_t>(shape[0]);
-  shape[0] = count;
-  return Array(array.type, shape, array.data() + static_cast<size_t>(first) * sample);
-}
-
-// All samples, `batch` at a time; the outputs stand one behind the other.
-std::vector<Array> run_all(const deburr::Program& program, const std::vector<Array>& inputs) {
-  const auto& bundle = program.bundle();
-  const bool open = !bundle.inputs.empty() && !bundle.inputs[0].shape.empty() && bundle.inputs[0].shape[0] < 0;
-  if (!open || inputs.empty() || inputs[0].shape[0] == bundle.batch) return program.run(inputs);
-  const int64_t samples = inputs[0].shape[0];
-  if (samples == 0 || samples % bundle.batch != 0)
-    throw Error("E303", "the number of samples is no multiple of " + std::to_string(bundle.batch));
-  std::vector<Array> whole;
-  for (int64_t first = 0; first < samples; first += bundle.batch) {
-    std::vector<Array> part;
-    for (const Array& input : inputs) part.push_back(slice(input, first, bundle.batch));
-    const std::vector<Array> outputs = program.run(part);
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      std::vector<int64_t> shape = outputs[i].shape;
-      shape[0] = samples;
-      if (first == 0) whole.emplace_back(outputs[i].type, shape);
-      std::memcpy(whole[i].data() + static_cast<size_t>(first / bundle.batch) * outputs[i].bytes(), outputs[i].data(), outputs[i].bytes());
-    }
-  }
-  return whole;
-}
-
 int run(const std::vector<std::string>& words) {
   int threads = 0, calls = 1;
   for (size_t i = 3; i + 1 < words.size(); i += 2) {
@@ -113,7 +82,7 @@ int run(const std::vector<std::string>& words) {
   std::vector<Array> outputs;
   for (int i = 0; i < calls; ++i) {
     const auto start = std::chrono::steady_clock::now();
-    outputs = run_all(program, inputs);
+    outputs = program.run(inputs);
     const std::chrono::duration<double, std::milli> passed = std::chrono::steady_clock::now() - start;
     std::printf("%.6f\n", passed.count());
   }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,11 +56,46 @@ def _give_defaults(proto: Any) -> None:
         )
 
 
-def is_batched(model: Model) -> bool:
-    """Whether all inputs and outputs share an open first axis, so that samples may be run in parts."""
-    values = [value for value in model.graph.inputs if value.constant is None] + list(model.graph.outputs)
-    firsts = {value.shape[0] if value.shape else 1 for value in values}
-    return len(firsts) == 1 and not isinstance(next(iter(firsts)), int)
+def require_open_batch(model: Model, batches: Sequence[int], symbols: Mapping[str, int] | None) -> None:
+    """:raises DeburrError: E901 where no input leaves the size of its first axis open."""
+    inputs = [value for value in model.graph.inputs if value.constant is None]
+    if not any(_has_open_batch(value, symbols) for value in inputs):
+        raise DeburrError(
+            "E901", "the model fixes the batch size", where=f"batch {', '.join(map(str, batches))}",
+            why="; ".join(f"input {value.name!r} is {value.type}" for value in inputs),
+            hint="leave the batch sizes out, or export the model with a symbol for its first axis",
+        )  # fmt: skip
+
+
+def is_divisible(model: Model, sizes: Sizes) -> bool:
+    """Whether samples may be run in parts: all inputs leave the same first axis open, and those of the outputs follow it.
+
+    What the file declares of its outputs proves nothing: shapes are inferred for two batch sizes.
+    """
+    inputs = [value for value in model.graph.inputs if value.constant is None]
+    if len({value.shape[0] if value.shape else 1 for value in inputs}) != 1:
+        return False
+    if not all(_has_open_batch(value, sizes.symbols) for value in inputs):
+        return False
+    for batch in (sizes.batch, sizes.batch + 1):
+        fixed = copy_of(model)
+        fix_sizes(fixed, Sizes(batch, sizes.symbols))
+        if any(not value.shape or value.shape[0] != batch for value in fixed.graph.outputs):
+            return False
+    return True
+
+
+def batch_of(model: Model, size: int) -> int:
+    """The samples that one run of a model of fixed sizes takes: what its inputs agree on, else the `size` asked for."""
+    firsts = {value.shape[0] for value in model.graph.inputs if value.constant is None and value.shape}
+    found = firsts.pop() if len(firsts) == 1 else None
+    return found if isinstance(found, int) else size
+
+
+def _has_open_batch(value: Value, symbols: Mapping[str, int] | None) -> bool:
+    if not value.shape or isinstance(value.shape[0], int):
+        return False
+    return not {value.shape[0], f"{value.name}.0"} & set(symbols or ())
 
 
 def fix_sizes(model: Model, sizes: Sizes) -> None:

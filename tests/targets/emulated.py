@@ -53,10 +53,11 @@ def execute(module, target, arrays, *, outputs, threads=1, cpu=None):
         worker.compile_module(module, target, folder / LIBRARY, link.find(target))
         link.check(folder / LIBRARY, target)
         description = manifest.Manifest(
-            format=manifest.FORMAT, versions={}, target={"tvm": dict(target.tvm)}, threads=threads, batch=1, seed=0,
+            format=manifest.FORMAT, versions={}, target={"tvm": dict(target.tvm)}, threads=threads, seed=0,
             pipeline="", instruction_sets=list(target.instruction_sets()), remarks=[],
             outputs=[_tensor(*output) for output in outputs],
-            inputs=[_tensor(str(array.dtype), array.shape) for array in arrays], groups=[],
+            inputs=[_tensor(str(array.dtype), array.shape) for array in arrays],
+            programs=[manifest.Program(function="main", batch=1, groups=[])], divisible=False,
             files={LIBRARY: manifest.describe(folder / LIBRARY)},
         )  # fmt: skip
         (folder / files.DESCRIPTION).write_text(files.describe(description))

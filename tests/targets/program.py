@@ -64,7 +64,7 @@ def execute(model, inputs, target="x86-64-v4-vnni", *, capture=(), threads=1):
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "model.so"
         worker.compile_module(emit(model, chosen, capture), chosen, library, [find_host()])
-        program = Program(library, [(value.static_shape, value.dtype.numpy) for value in given], threads)
+        program = Program(library, {"main": [(value.static_shape, value.dtype.numpy) for value in given]}, threads)
         return dict(zip(names, program.run([inputs[value.name] for value in given]), strict=True))
 
 

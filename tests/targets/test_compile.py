@@ -76,7 +76,7 @@ def test_wrong_numbers_are_refused(tmp_path, monkeypatch):
 
     def spoiled(*given):
         built = original(*given)
-        built.outputs[0][:] += 1
+        built.outputs["main"][0][:] += 1
         return built
 
     monkeypatch.setattr(process, "_outcome", spoiled)

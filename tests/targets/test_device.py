@@ -41,10 +41,10 @@ def model():
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory, model):
-    """For a CPU with sdot, two samples at a time."""
+    """For a CPU with sdot, two samples at a time or four."""
     device_files()
     path = tmp_path_factory.mktemp("bundles") / "pi"
-    compiling.compile(read(model), path, target=TARGETS["dotprod"], batch=2, threads=2)
+    compiling.compile(read(model), path, target=TARGETS["dotprod"], batch=(2, 4), threads=2)
     return path
 
 
@@ -72,7 +72,7 @@ def test_it_runs_elsewhere_only(bundle):
 
 def test_the_same_bits_as_here(bundle, model, tmp_path):
     needs_qemu()
-    data = samples(model, 5)  # more than a run takes, and no multiple of it
+    data = samples(model, 7)  # 4, 2, and one that is filled up
     expected = compiling.compile(read(model), tmp_path / "here", target=find("host"), threads=1).run(data)["y"]
     given, times = DeviceProgram(bundle, Qemu("cortex-a76")).measure(data, calls=2)
     np.testing.assert_array_equal(given["y"], expected)
@@ -105,7 +105,18 @@ def test_wrong_inputs_are_refused_by_the_runner(bundle, model):
     needs_qemu()
     array = samples(model, 2)["x"]
     assert "error[E303]: wrong shape or type, input x" in refusal(Qemu().run, bundle, [array[:, :, 1:]])
-    assert "the number of samples is no multiple of 2" in refusal(Qemu().run, bundle, [array[[0, 1, 1]]])
+    assert refusal(Qemu().run, bundle, [array[:0]]) == "error[E303]: no samples, input x"
+
+
+def test_the_runner_does_not_divide_what_is_not_divisible(copied, model):
+    needs_qemu()
+    description = copied / "bundle.txt"
+    description.write_text(description.read_text().replace("divisible 1", "divisible 0"))
+    assert len(Qemu().run(copied, [samples(model, 4)["x"]])[0][0]) == 4
+    assert refusal(Qemu().run, copied, [samples(model, 3)["x"]]) == (
+        "error[E303]: the samples cannot be run in parts, 3 samples: not every input and output has them on its first axis, "
+        "and the bundle takes 2 or 4 at once"
+    )
 
 
 def test_a_bundle_without_a_runner(bundle, model, tmp_path):

@@ -53,7 +53,7 @@ def program(model, capture):
         library = Path(folder) / "model.so"
         worker.compile_module(emit(model, target, capture), target, library, [find_host()])
         inputs = [value for value in model.graph.inputs if value.constant is None]
-        return Program(library, [(value.static_shape, value.dtype.numpy) for value in inputs], 2)
+        return Program(library, {"main": [(value.static_shape, value.dtype.numpy) for value in inputs]}, 2)
 
 
 def test_every_operator_is_within_one_of_onnx_runtime(demo):

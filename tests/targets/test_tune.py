@@ -13,6 +13,7 @@ from deburr.ir.onnx_reader import read
 from deburr.targets import compile as compiling
 from deburr.targets import tune
 from deburr.targets.kernels.workload import Add, Conv2d, Requantize
+from deburr.targets.programs import lowered_for
 from deburr.targets.records import Records, Setting
 from deburr.targets.schedules.space import Space, to_fields
 from deburr.targets.target import find
@@ -165,7 +166,7 @@ def test_records_decide_the_bytes_of_the_bundle(tmp_path):
     proto = quantized(residual_block())
     _, model, _ = lowered(proto, TARGET.name)
     records = Records(tmp_path / "r.jsonl", Setting.of(TARGET, 1))
-    for text, work in Tuner(tune.workloads(model), TARGET, records).works.items():
+    for text, work in Tuner(tune.workloads([model]), TARGET, records).works.items():
         other = replace(work.space.default, unroll=1, parallel=work.space.default.parallel)
         records.append({"kind": "choice", "workload": text, "schedule": to_fields(other), "ratio": 0.5})
     code = {}
@@ -174,6 +175,22 @@ def test_records_decide_the_bytes_of_the_bundle(tmp_path):
         code[name] = [(tmp_path / name / file).read_bytes() for file in ("model.so", "manifest.json")]
     assert code["tuned"] == code["again"]
     assert code["tuned"][0] != code["untuned"][0]
+
+
+def test_every_batch_size_is_tuned_and_they_share_their_records(tmp_path):
+    """What was found for one sample alone counts in a bundle for several sizes, and the other way round."""
+    proto = read(quantized(residual_block()))
+    records = Records(tmp_path / "r.jsonl", Setting.of(TARGET, 1))
+    models = {sizes: [one.lowered for one in lowered_for(proto, TARGET, sizes).each] for sizes in (1, (1, 4), 4)}
+    works = {sizes: Tuner(tune.workloads(models[sizes]), TARGET, records).works for sizes in models}
+    assert works[1, 4].keys() == works[1].keys() | works[4].keys()
+    assert not works[1].keys() & works[4].keys()
+    for sizes in (1, 4):
+        for text, work in works[sizes].items():
+            records.append({"kind": "choice", "workload": text, "schedule": to_fields(work.space.default), "ratio": 0.5})
+        chosen = tune.tuned_schedules(models[1, 4], TARGET, 1, tune.Request(0, records.path))
+        assert chosen.keys() >= works[sizes].keys()
+    assert chosen.keys() == works[1, 4].keys()
 
 
 def test_a_target_that_cannot_run_here_is_not_tuned(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ def bench(
     ] = None,
     threads: Threads = None,
     data: Data = None,
-    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Samples per call.")] = 1,
+    batch: Annotated[int | None, typer.Option("--batch", metavar="N", min=1, help="Samples per call (1 unless given).")] = None,
     rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Turns that each candidate gets.")] = 20,
     profile: Annotated[
         bool, typer.Option("--profile", help="Where one bundle's time goes, against the machine's ceiling.")
@@ -49,9 +49,9 @@ def bench(
         arrays.pop("labels", None)
     if profile or picture is not None:
         alone = paths if profile and not peer and device is None else []
-        _profile(alone, picture, json, threads=threads, data=arrays, seed=seed)
+        _profile(alone, picture, json, threads=threads, data=arrays, batch=batch, seed=seed)
         return
-    how: dict[str, Any] = {"threads": threads, "data": arrays, "batch": batch, "rounds": rounds, "seed": seed}
+    how: dict[str, Any] = {"threads": threads, "data": arrays, "batch": batch or 1, "rounds": rounds, "seed": seed}
     with output.timed("measured"):
         if device is None:
             measured = measure.bench(measure.candidates(paths, peer or []), progress=output.progress, **how)
@@ -98,7 +98,7 @@ def _profile(paths: list[Path], picture: Path | None, json: Path | None, **optio
             left=3,
         )  # fmt: skip
         ceilings = ", ".join(f"{rate / 1e9:.0f} GMAC/s on {dtype}" for dtype, rate in found.ceilings.items())
-        runs = f"{found.threads} threads, medians of {found.runs} runs, inputs {found.inputs}"
+        runs = f"{found.threads} threads, batch {found.batch}, medians of {found.runs} runs, inputs {found.inputs}"
         output.put(f"{found.total_us:.0f} us in all, {runs}")
         output.put(f"the ceiling, bare instructions on all threads: {ceilings or 'not asked for'}")
         for remark in found.remarks:

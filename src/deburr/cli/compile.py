@@ -32,8 +32,13 @@ def compile_model(
         ),
     ] = None,
     batch: Annotated[
-        int, typer.Option("--batch", metavar="N", min=1, help="Samples per run, where the model leaves it open.")
-    ] = 1,
+        str,
+        typer.Option(
+            "--batch",
+            metavar="N[,N...]",
+            help="Samples per run where the model leaves it open; a program for each size, all in one bundle.",
+        ),
+    ] = "1",
     dims: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,13 +63,15 @@ def compile_model(
     A bundle is one directory that runs without ONNX."""
     from deburr import api
     from deburr.report import folder_bytes
+    from deburr.targets.batch_sizes import parse
 
+    sizes = parse(batch)
     output.require_writable(out, json, records)
     with output.timed(f"compiled for {target}"), output.tuning(tune) as tuning:
         bundle = api.compile(
             model, out, target=target, threads=threads, tune=tune, records=records, seed=seed,
             progress=None if tune else output.progress,
-            batch=batch, symbols=_sizes(dims or []), time_limit_s=time_limit, tuning=tuning, linker=linker,
+            batch=sizes, symbols=_sizes(dims or []), time_limit_s=time_limit, tuning=tuning, linker=linker,
             runtime=runtime,
         )  # fmt: skip
     for remark in bundle.manifest["remarks"]:

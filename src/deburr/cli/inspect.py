@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deburr.cli import output
 from deburr.cli.options import Json
 
+if TYPE_CHECKING:
+    from deburr.inspect import Table
+
 
 def inspect(
     *,
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model to look at.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx|BUNDLE", help="What to look at.")],
     groups: Annotated[
         bool, typer.Option("--groups", help="Channels that can only be removed together, and what is frozen.")
     ] = False,
@@ -27,10 +30,16 @@ def inspect(
     text: Annotated[bool, typer.Option("--text", help="The model as text.")] = False,
     json: Json = None,
 ) -> None:
-    """What is in a model.
+    """What is in a model, or in a bundle.
 
-    Inputs, outputs, operators and size; its channel groups, its cost, its weights, its text.
+    Inputs, outputs, operators and size; a model's channel groups, its cost, its weights, its text.
     """
+    if model.is_dir():
+        from deburr.inspect_bundle import views as bundle_views
+
+        _check_bundle(model, json, groups or cost or sparsity or text or picture is not None)
+        _show(bundle_views(model), json)
+        return
     from deburr import api
     from deburr import inspect as views
 
@@ -47,6 +56,10 @@ def inspect(
         from deburr.picture import draw_groups
 
         draw_groups(loaded, picture)
+    _show(tables, json, views.text(loaded) if text else "")
+
+
+def _show(tables: list[Table], json: Path | None, text: str = "") -> None:
     if not output.quiet(json):
         for number, one in enumerate(tables):
             output.put(("\n" if number else "") + one.title)
@@ -55,8 +68,20 @@ def inspect(
             else:
                 output.put("none")
         if text:
-            output.put("\n" + views.text(loaded))
-    output.write_json({one.title: one.to_json() for one in tables} | ({"text": views.text(loaded)} if text else {}), json)
+            output.put("\n" + text)
+    output.write_json({one.title: one.to_json() for one in tables} | ({"text": text} if text else {}), json)
+
+
+def _check_bundle(bundle: Path, json: Path | None, asks_for_the_model: bool) -> None:
+    """:raises DeburrError: E901 for what only a model has, E109 where the JSON cannot be written."""
+    from deburr.ir.errors import DeburrError
+
+    if asks_for_the_model:
+        raise DeburrError(
+            "E901", "a bundle holds no ONNX model", where=str(bundle), why="its channels, weights and nodes are compiled away",
+            hint="inspect the ONNX file, or leave the option out",
+        )  # fmt: skip
+    output.require_writable(json)
 
 
 def _check(picture: Path | None, groups: bool, json: Path | None) -> None:

@@ -23,7 +23,7 @@ def run(
 ) -> None:
     """Run a compiled model on every sample of a file."""
     from deburr.ir.samples import read_arrays
-    from deburr.runner import BATCH, open_runner, run_samples
+    from deburr.runner import open_runner, run_samples
 
     output.require_writable(out)
     inputs = read_arrays(given)
@@ -31,9 +31,7 @@ def run(
     if "labels" not in runner.inputs:
         inputs.pop("labels", None)
     with output.timed("ran"):
-        # A device gets everything at once: each trip to it has its price.
-        batch = BATCH if device is None else max(map(len, inputs.values()), default=1)
-        outputs = run_samples(runner, inputs, batch=batch, source=str(given))
+        outputs = run_samples(runner, inputs, source=str(given))
     _write(out, outputs)
     output.table(
         ["output", "shape", "dtype"], [(name, list(array.shape), array.dtype) for name, array in outputs.items()], left=3
