@@ -1,13 +1,17 @@
 """Latency on this machine: our bundles beside ONNX Runtime and OpenVINO, for float32, int8, and pruned + int8.
 
     python benchmarks/x86.py --out build/x86 [--models resnet18 resnet50] [--lite0 build/lite0] [--precisions fp32 int8 pruned]
-                             [--tune SECONDS] [--threads 2] [--rounds 30]
+                             [--tune SECONDS] [--threads 2] [--rounds 30] [--scaling] [--batch 8]
 
 All programs of one model are timed interleaved in one run (`deburr.measure`), a process each. ResNets and MobileNetV2 have
 random weights (residual_networks.py), which changes no latency, so weights are rounded to the nearest and ranges are the
 extremes; EfficientNet-lite0 (efficientnet_lite0.py make) has its own. ONNX Runtime runs the int8 model that deburr made and the
 one that its own quantizer makes; OpenVINO runs that of its dialect and the one for ONNX Runtime. "ratio" is against ONNX
-Runtime on the float32 original, "of the best peer" against the fastest peer of that precision.
+Runtime on the float32 original, "of the best peer" against the fastest peer of that precision. OpenVINO computes in float32
+what is not integer (it would take bfloat16 where the CPU has it).
+
+--scaling sets each of our bundles on one thread against itself on all, --batch N compiles it for 1 sample and for N and sets
+N in one call against one; a second table has both ratios.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import scaling
 from figures import table, write_json
 from make_resnet18 import images
 from quantization_peers import one_by_one
@@ -80,7 +85,8 @@ def programs(name: str, model: Path, samples: np.ndarray, given: argparse.Namesp
         for program, seconds in {"deburr": 0, "deburr, tuned": given.tune}.items():
             if seconds or program == "deburr":
                 bundle = given.out / f"{name}-{precision}{'-tuned' if seconds else ''}.bundle"
-                deburr.compile(source, bundle, target="host", tune=seconds, threads=given.threads)
+                sizes = (1, given.batch) if given.batch else 1
+                deburr.compile(source, bundle, target="host", tune=seconds, threads=given.threads, batch=sizes)
                 found[precision, program] = Candidate(program, "deburr", bundle)
     return found
 
@@ -97,6 +103,18 @@ def rows(name: str, keys: list[tuple[str, str]], measured: Measurement) -> Itera
         }  # fmt: skip
 
 
+def ratios(
+    name: str, entries: dict[tuple[str, str], Candidate], samples: np.ndarray, given: argparse.Namespace
+) -> Iterator[Any]:
+    """Of each of our bundles against itself."""
+    for (precision, program), one in entries.items():
+        if one.engine == "deburr":
+            found = scaling.against_itself(
+                one.path, threads=given.threads, batch=given.batch, samples={"image": samples}, rounds=given.rounds
+            )
+            yield {"model": name, "precision": precision, "program": program, **found}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("build/x86"))
@@ -106,18 +124,26 @@ def main() -> None:
     parser.add_argument("--tune", type=float, default=0, metavar="SECONDS", help="per model and precision")
     parser.add_argument("--threads", type=int, default=min(2, default_threads()))
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--scaling", action="store_true", help="one thread against all")
+    parser.add_argument("--batch", type=int, metavar="N", help="N samples a call against one")
     parser.add_argument("--json", type=Path, default=Path("build/figures/x86.json"))
     given = parser.parse_args()
     given.precisions = [precision for precision in PRECISIONS if precision in {"fp32", *given.precisions}]
     given.out.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, Any]] = []
+    compared: list[dict[str, Any]] = []
     for name, model, samples in models(given.models, given.lite0, given.out):
         candidates = programs(name, model, samples, given)
         entries = list(candidates.values())
         measured = bench(entries, threads=given.threads, rounds=given.rounds, data={"image": samples[:1]})
         found += rows(name, list(candidates), measured)
-        write_json(given.json, {"threads": given.threads, "rounds": given.rounds, "rows": found})
+        if given.scaling or given.batch:
+            compared += ratios(name, candidates, samples, given)
+        document = {"threads": given.threads, "rounds": given.rounds, "rows": found, "ratios": compared}
+        write_json(given.json, document)
     print(f"{table(COLUMNS, found)}\n\n{given.threads} threads, batch 1, {given.rounds} rounds interleaved; {given.json}")
+    if compared:
+        print(f"\n{table(scaling.COLUMNS, compared)}\n\n{given.threads} threads against 1, batch {given.batch} against 1")
 
 
 if __name__ == "__main__":

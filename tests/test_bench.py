@@ -17,6 +17,7 @@ from models import conv_chain, perceptron
 import deburr
 from deburr.cli import main
 from deburr.measure import Candidate, WorkerProcess, bench, candidates
+from deburr.measure_worker import OpenVino
 
 
 @pytest.fixture
@@ -101,6 +102,29 @@ def test_openvino_runs_or_says_what_to_install(model: Path) -> None:
         assert str(caught.value) == ("error[E902]: openvino is not installed, --peer openvino; pip install 'deburr[openvino]'")
     else:
         assert bench(candidates([model], ["openvino"]), threads=1, rounds=1, round_ms=1).rows[0].p50_ms > 0
+
+
+def test_openvino_computes_float32_in_float32(model: Path) -> None:
+    """By itself it takes bfloat16 where the CPU has it."""
+    openvino = pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+    hint = OpenVino(model, 1)._compiled.get_property("INFERENCE_PRECISION_HINT")
+    assert hint == openvino.Type.f32
+
+
+def test_a_candidate_of_its_own_threads_and_batch(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, object]] = []
+    ask = WorkerProcess.ask
+
+    def noting(self: WorkerProcess, command: str, **arguments: object) -> dict[str, object]:
+        if command == "prepare":
+            with np.load(str(arguments["inputs"])) as feed:
+                asked.append((self.threads, feed["x"].shape))
+        return ask(self, command, **arguments)
+
+    monkeypatch.setattr(WorkerProcess, "ask", noting)
+    entries = [Candidate("a", "deburr", bundle), Candidate("b", "deburr", bundle, threads=2, batch=3)]
+    bench(entries, threads=1, rounds=1, round_ms=1, data={"x": np.zeros((8, 16), np.float32)})
+    assert asked == [(1, (1, 16)), (2, (3, 16))]
 
 
 def test_a_candidate_that_dies_is_named(model: Path) -> None:

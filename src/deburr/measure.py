@@ -31,11 +31,16 @@ PAUSE_S = 0.02  # the other pools stop spinning meanwhile
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What is timed: a bundle's directory, or an ONNX file in one of `PEERS`."""
+    """What is timed: a bundle's directory, or an ONNX file in one of `PEERS`.
+
+    :param threads: other ones than the rest of the run has, and so `batch`: to set a program against itself.
+    """
 
     name: str
     engine: str  # "deburr", "onnxruntime" or "openvino"
     path: Path
+    threads: int | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +120,10 @@ def bench(
     source = "given" if data is not None else f"random (seed {seed})"
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deburr-bench-")))
-        feed = write_feed(folder, data, batch)
-        workers = [stack.enter_context(WorkerProcess(entry, threads)) for entry in entries]
-        for worker in workers:
-            worker.ask("prepare", inputs=feed, batch=batch, seed=seed, warmup=warmup)
+        workers = [stack.enter_context(WorkerProcess(entry, entry.threads or threads)) for entry in entries]
+        for entry, worker in zip(entries, workers, strict=True):
+            size = entry.batch or batch
+            worker.ask("prepare", inputs=write_feed(folder, data, size), batch=size, seed=seed, warmup=warmup)
         calls = [max(1, round(round_ms / worker.ask("run", calls=3)["ms"][1])) for worker in workers]
         times: list[list[float]] = [[] for _ in workers]
         turns = iter(range(rounds))
@@ -133,8 +138,9 @@ def write_feed(folder: Path, data: Mapping[str, Array] | None, batch: int) -> st
     """The first `batch` samples as a file for `prepare` of a worker; None for random ones."""
     if data is None:
         return None
-    write_arrays(folder / "inputs.npz", {name: np.ascontiguousarray(array[:batch]) for name, array in data.items()})
-    return str(folder / "inputs.npz")
+    path = folder / f"inputs-{batch}.npz"
+    write_arrays(path, {name: np.ascontiguousarray(array[:batch]) for name, array in data.items()})
+    return str(path)
 
 
 def _rows(entries: Sequence[Candidate], times: Sequence[Sequence[float]]) -> Iterator[Timing]:
