@@ -9,7 +9,8 @@ WORKERS ?= 2
 .PHONY: help demo test test-slow test-train bench lint format clean debian
 
 # What tests read from Debian: installed where that is allowed, else the tests that need it are skipped, and say so.
-DEBIAN := dataset-fashion-mnist qemu-user-static libstdc++6-arm64-cross
+# Not an ssh server, which would listen from then on: MORE_DEBIAN=openssh-server is for machines that are thrown away.
+DEBIAN := dataset-fashion-mnist qemu-user-static libstdc++6-arm64-cross $(MORE_DEBIAN)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -44,6 +44,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "E502": "the bundle does not match its manifest",
         "E503": "the bundle is for another machine",
         "E504": "running failed",
+        "E505": "a device cannot be reached, or was lost",
         # 9xx: the call
         "E901": "the call is wrong",
         "E902": "an optional package is missing",

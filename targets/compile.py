@@ -42,7 +42,8 @@ class Options:
     :param tune: seconds to search for faster kernels, less what the records say was spent on this model.
     :param records: the log of tuning; its choices are used even without a search. None: with `tune`, one in the user's cache.
     :param tuning: called after each trial.
-    :param runtime: whether a bundle for a Linux of another architecture brings TVM's runtime and a program that runs it.
+    :param runtime: whether a bundle for Linux brings TVM's runtime and a program that runs it without Python; None: if it is
+        for another architecture.
     :param linker: the C compiler that links; None: what `link.find` finds.
     """
 
@@ -56,7 +57,7 @@ class Options:
     records: str | Path | None = None
     tuning: Callable[[Status], None] | None = None
     linker: str | None = None
-    runtime: bool = True
+    runtime: bool | None = None
 
 
 def compile(  # noqa: A001
@@ -98,7 +99,7 @@ def compile(  # noqa: A001
             inputs=programs.inputs(), outputs=programs.outputs(), divisible=programs.divisible,
             programs=[one.describe() for one in programs.each], files={},
         )  # fmt: skip
-        bring = chosen.runtime and files.wanted(target)
+        bring = files.wanted(target, chosen.runtime)
         write_atomically(path, lambda fresh: _write(fresh, result.library, description, target, bring=bring))
     for _ in steps:
         pass

@@ -64,16 +64,19 @@ def cross_compiler(target: Target, *, cpp: bool = False) -> tuple[str, ...]:
     return (debian,)
 
 
-def find_host() -> str:
-    """The C compiler of this machine.
+def find_host(*names: str) -> str:
+    """The C compiler of this machine, or the first of other programs.
 
     :raises DeburrError: E405.
     """
-    for name in ("cc", "gcc", "clang"):
-        found = shutil.which(name)
-        if found:
-            return found
-    raise DeburrError("E405", "no C compiler", why="none of cc, gcc, clang is on the PATH", hint="apt-get install gcc")
+    names = names or ("cc", "gcc", "clang")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        what, package = ("C++", "g++") if "c++" in names else ("C", "gcc")
+        raise DeburrError(
+            "E405", f"no {what} compiler", why=f"none of {', '.join(names)} is on the PATH", hint=f"apt-get install {package}"
+        )
+    return found
 
 
 def zig(tool: str) -> tuple[str, ...]:

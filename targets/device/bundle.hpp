@@ -3,6 +3,7 @@
 
 #include <sys/auxv.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <fstream>
 #include <map>
@@ -49,10 +50,24 @@ inline const char* architecture() {
 #endif
 }
 
-// The CPU's features under the names of /proc/cpuinfo, as the kernel hands them to every process (getauxval).
+// The CPU's features under the names of /proc/cpuinfo: on aarch64 as the kernel hands them to every process (getauxval), which
+// emulators do as well, on x86 out of that file.
 inline std::set<std::string> cpu_features() {
   std::set<std::string> found;
-#if defined(__aarch64__)
+#if defined(__x86_64__)
+  std::ifstream file("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(file, line))
+    if (line.rfind("flags", 0) == 0) {
+      std::istringstream words(line.substr(line.find(':') + 1));
+      std::string word;
+      while (words >> word) {
+        word.erase(std::remove(word.begin(), word.end(), '_'), word.end());
+        found.insert(word);
+      }
+      break;
+    }
+#elif defined(__aarch64__)
   static const std::map<std::string, int> first = {
       {"fp", 0}, {"asimd", 1}, {"aes", 3}, {"pmull", 4}, {"sha1", 5}, {"sha2", 6}, {"crc32", 7}, {"atomics", 8}, {"fphp", 9},
       {"asimdhp", 10}, {"asimdrdm", 12}, {"jscvt", 13}, {"fcma", 14}, {"lrcpc", 15}, {"dcpop", 16}, {"sha3", 17}, {"sm3", 18},

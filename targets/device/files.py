@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DESCRIPTION = "bundle.txt"
 RUNNER = "run"
 HEADERS = ("deburr.hpp", "bundle.hpp", "sha256.hpp")
-RUNNER_GLIBC = "2.17"  # the first that aarch64 had: one runner for all devices
+RUNNER_GLIBC = "2.17"  # of 2012, and the first that aarch64 had: one runner for all devices
 
 README = """A model compiled by deburr, with all that a device needs to run it.
 
@@ -42,9 +42,12 @@ libtvm_ffi.so are Apache TVM's (Apache License 2.0).
 """
 
 
-def wanted(target: Target) -> bool:
-    """Whether a bundle for `target` brings its own runtime: there is one for Linux, and this machine's own has Python's."""
-    return target.architecture != architecture_here() and target.triple.endswith("-linux-gnu")
+def wanted(target: Target, asked: bool | None) -> bool:
+    """Whether a bundle for `target` brings its own runtime. There is one for Linux.
+
+    :param asked: None: if it is for another architecture; bundles for this one mostly run here, on Python's.
+    """
+    return target.triple.endswith("-linux-gnu") and (target.architecture != architecture_here() if asked is None else asked)
 
 
 def collect(folder: Path, target: Target) -> None:
@@ -67,10 +70,8 @@ def collect(folder: Path, target: Target) -> None:
 
 def describe(manifest: Manifest) -> str:
     """bundle.txt: the manifest for the runner, a fact a line, so that it takes no JSON reader."""
-    target = manifest.target
     features = " ".join(cpuinfo_name(feature) for feature in manifest.instruction_sets)
-    architecture = str(target["tvm"].get("mtriple", "")).partition("-")[0]
-    lines = [f"architecture {architecture}", f"features {features}", f"threads {manifest.threads}"]
+    lines = [f"architecture {manifest.architecture}", f"features {features}", f"threads {manifest.threads}"]
     lines += [f"program {program.batch} {program.function}" for program in manifest.programs]
     lines += [f"divisible {int(manifest.divisible)}"]
     lines += [_tensor("input", tensor) for tensor in manifest.inputs] + [
@@ -91,10 +92,16 @@ def _tensor(kind: str, tensor: Tensor) -> str:
 
 
 def _build_runner(folder: Path, target: Target) -> None:
-    compiler = link.cross_compiler(replace(target, glibc=RUNNER_GLIBC), cpp=True)
+    # As for the model itself: for this machine's own kind by its own compiler, unless an older C library is asked for.
+    is_like_here = target.architecture == architecture_here() and not target.glibc
+    compiler = (link.find_host("c++", "g++", "clang++"),) if is_like_here else _cross_compiler(target)
     command = [*compiler, "-std=c++17", "-O2", *("-s", "-Wl,--build-id=none"), "-Iinclude", f"{RUNNER}.cpp", "-ldl"]
     done = subprocess.run([*command, "-o", RUNNER], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise DeburrError("E403", "the runner does not compile", where=command[0], why=lines[0])
     (folder / RUNNER).chmod(0o755)
+
+
+def _cross_compiler(target: Target) -> tuple[str, ...]:
+    return link.cross_compiler(replace(target, glibc=RUNNER_GLIBC), cpp=True)

@@ -10,6 +10,8 @@ from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array, TensorType
 from deburr.targets.bundle import Bundle
 from deburr.targets.device.qemu import Qemu
+from deburr.targets.device.remote import Remote
+from deburr.targets.device.ssh import Ssh
 
 
 class Device(Protocol):
@@ -21,14 +23,19 @@ class Device(Protocol):
 
 
 def find_device(text: str) -> Device:
-    """The device that ``--device`` names: "qemu", or "qemu:CPU" for a narrower one.
+    """The device that ``--device`` names: "qemu", "qemu:CPU" for a narrower one, "ssh://[user@]host[:port]".
 
     :raises DeburrError: E901.
     """
     kind, _, rest = text.partition(":")
     if kind == "qemu":
         return Qemu(rest or "max")
-    raise DeburrError("E901", f"no device {text!r}", where="--device", why="there are qemu and qemu:CPU", hint="--device qemu")
+    if kind == "ssh" and rest.startswith("//"):
+        return Remote(Ssh.parse(rest[2:]))
+    raise DeburrError(
+        "E901", f"no device {text!r}", where="--device", why="there are qemu, qemu:CPU and ssh://[user@]host[:port]",
+        hint="--device qemu",
+    )  # fmt: skip
 
 
 class DeviceProgram:

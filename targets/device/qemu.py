@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -14,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from deburr.ir.errors import CODES, DeburrError
+from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array
 from deburr.targets.device.files import RUNNER
+from deburr.targets.device.runner import TIME_LIMIT_S, arguments, failure, milliseconds, out_of_time, require_runner
 
 INSTALL = "apt-get install qemu-user-static libstdc++6-arm64-cross"
-TIME_LIMIT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -41,23 +39,18 @@ class Qemu:
         :param arrays: the inputs in the bundle's order, any number of samples.
         :raises DeburrError: E405 no qemu, E501 a bundle without a runner, and what the runner says (E502, E503, E504).
         """
-        if not (bundle / RUNNER).exists():
-            raise DeburrError(
-                "E501", "the bundle brings no runner", where=str(bundle),
-                why="it was compiled without one, or for this machine",
-                hint="compile it with --target, a Linux device of another architecture",
-            )  # fmt: skip
+        require_runner(bundle)
         with tempfile.TemporaryDirectory(prefix="deburr-qemu-") as folder:
             given, made = Path(folder) / "inputs", Path(folder) / "outputs"
             given.mkdir()
             made.mkdir()
             for index, array in enumerate(arrays):
                 np.save(given / f"input{index}.npy", np.ascontiguousarray(array))
-            command = [*self._emulator(), str(bundle / RUNNER), str(bundle), str(given), str(made), "--calls", str(calls)]
-            done = self._execute(command + (["--threads", str(threads)] if threads else []), bundle)
+            command = [*self._emulator(), str(bundle / RUNNER), str(bundle), str(given), str(made), *arguments(threads, calls)]
+            done = self._execute(command, bundle)
             count = len(list(made.glob("output*.npy")))
             outputs = [np.load(made / f"output{index}.npy", allow_pickle=False) for index in range(count)]
-        return outputs, [float(line) for line in done.split()]
+        return outputs, milliseconds(done)
 
     def _emulator(self) -> list[str]:
         names = (f"qemu-{self.architecture}-static", f"qemu-{self.architecture}")
@@ -77,20 +70,7 @@ class Qemu:
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIME_LIMIT_S)  # noqa: S603
         except subprocess.TimeoutExpired:
-            raise DeburrError(
-                "E504", "the program ran out of time", where=str(bundle), why=f"{TIME_LIMIT_S:g} s were not enough"
-            ) from None
+            raise out_of_time(str(bundle)) from None
         if done.returncode:
-            raise _failure(done.stderr, done.returncode, bundle)
+            raise failure(done.stderr, done.returncode, str(bundle))
         return done.stdout
-
-
-def _failure(text: str, status: int, bundle: Path) -> DeburrError:
-    """What the runner said, with the code that it gave."""
-    lines = text.strip().splitlines()
-    for line in lines:
-        match = re.fullmatch(r"error\[(E\d+)\]: (.*)", line)
-        if match and match.group(1) in CODES:
-            return DeburrError(match.group(1), match.group(2))
-    died = f"died by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-    return DeburrError("E504", "the program failed", where=str(bundle), why=": ".join([died, *lines[-1:]]))

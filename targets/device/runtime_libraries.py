@@ -1,7 +1,8 @@
-"""TVM's runtime for another architecture, out of the official wheels: two libraries, kept in the user's cache."""
+"""TVM's runtime for a device, out of the official wheels: two libraries, those installed here or others in the user's cache."""
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deburr.ir.errors import DeburrError
+from deburr.targets.features import architecture_here
 
 if TYPE_CHECKING:
     from deburr.targets.target import Target
@@ -21,15 +23,17 @@ LIBRARIES = tuple(Path(name).name for name in PACKAGES.values())
 # What they load on the device: its C and C++ libraries.
 NEEDED = frozenset(
     ["libtvm_ffi.so", "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "libstdc++.so.6", "libgcc_s.so.1"]
-) | {"ld-linux-aarch64.so.1"}
+) | {"ld-linux-aarch64.so.1", "ld-linux-x86-64.so.2"}
 PLATFORM = "manylinux_2_28"  # what pip calls it; the libraries themselves ask for glibc 2.27
 
 
 def find(target: Target) -> list[Path]:
-    """The libraries for a Linux target, downloaded on first use.
+    """The libraries for a Linux target, for another architecture downloaded on first use.
 
     :raises DeburrError: E405 where they cannot be had.
     """
+    if target.architecture == architecture_here():
+        return [_installed(Path(name)) for name in PACKAGES.values()]
     versions = {package: version(package) for package in PACKAGES}
     folder = _cache() / "-".join([target.architecture, *versions.values()])
     if not all((folder / name).exists() for name in LIBRARIES):
@@ -39,13 +43,16 @@ def find(target: Target) -> list[Path]:
 
 def headers() -> dict[str, Path]:
     """The two headers of TVM's C interface that an application includes, by their place in the bundle."""
-    import importlib.util
+    include = Path("tvm_ffi/include")
+    return {f"include/{name}": _installed(include / name) for name in ("tvm/ffi/c_api.h", "dlpack/dlpack.h")}
 
-    found = importlib.util.find_spec("tvm_ffi")
+
+def _installed(path: Path) -> Path:
+    """A file of an installed package: its name goes first."""
+    found = importlib.util.find_spec(path.parts[0])
     assert found is not None
     assert found.origin is not None
-    include = Path(found.origin).parent / "include"
-    return {f"include/{name}": include / name for name in ("tvm/ffi/c_api.h", "dlpack/dlpack.h")}
+    return Path(found.origin).parent.joinpath(*path.parts[1:])
 
 
 def _cache() -> Path:

@@ -148,7 +148,7 @@ def test_no_network(monkeypatch, tmp_path):
 
 def test_an_unknown_device():
     assert refusal(find_device, "jtag") == (
-        "error[E901]: no device 'jtag', --device: there are qemu and qemu:CPU; --device qemu"
+        "error[E901]: no device 'jtag', --device: there are qemu, qemu:CPU and ssh://[user@]host[:port]; --device qemu"
     )
     assert find_device("qemu:cortex-a53") == Qemu("cortex-a53")
 

@@ -53,8 +53,12 @@ def compile_model(
         typer.Option("--linker", metavar="COMPILER", help="The C compiler that links, for instance an Android NDK's clang."),
     ] = None,
     runtime: Annotated[
-        bool, typer.Option("--runtime/--no-runtime", help="For another Linux: bring TVM's runtime and a program that runs it.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--runtime/--no-runtime",
+            help="Bring TVM's runtime and a program that runs the bundle on a Linux without Python (elsewhere than here: yes).",
+        ),
+    ] = None,
     seed: Seed = 0,
     json: Json = None,
 ) -> None:
