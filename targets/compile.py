@@ -82,7 +82,7 @@ def compile(  # noqa: A001
     linker = link.find(target, chosen.linker)
     next(steps)
     programs = lowered_for(model, target, chosen.batch, chosen.symbols)
-    inputs = {one.function: inputs_for(one.reference, chosen.data, seed) for one in programs.each} if chosen.check else {}
+    inputs = {one.function: inputs_for(one.lowered, chosen.data, seed) for one in programs.each} if chosen.check else {}
     next(steps)
     count = threads or target.cores
     request = Request(chosen.tune, chosen.records, chosen.tuning)
@@ -91,7 +91,7 @@ def compile(  # noqa: A001
     job = Job(lowered, dataclasses.asdict(target), linker, count, inputs, chosen.time_limit_s, _memory(chosen), tuned)
     with build(job) as result:
         next(steps)
-        remarks = [*programs.remarks, *_check(programs, inputs, result)]
+        remarks = [*programs.remarks, *_check(model, programs, inputs, result)]
         description = manifests.Manifest(
             format=manifests.FORMAT, versions=_versions(result.versions), target=_plain(target),
             instruction_sets=result.instruction_sets, threads=count, seed=seed,
@@ -108,7 +108,7 @@ def compile(  # noqa: A001
     return Bundle.open(path, threads) if runs_here else Bundle.inspect(path)
 
 
-def _check(programs: Programs, inputs: Mapping[str, list[Array]], result: Built) -> list[str]:
+def _check(model: Model, programs: Programs, inputs: Mapping[str, list[Array]], result: Built) -> list[str]:
     """Why the numbers of a program could not be checked, where they could not.
 
     :raises DeburrError: E403 where one computes others than ONNX Runtime.
@@ -116,7 +116,7 @@ def _check(programs: Programs, inputs: Mapping[str, list[Array]], result: Built)
     if inputs and not result.outputs:
         return ["the numbers were not checked: this CPU cannot run the program"]
     reasons = (
-        compare(one.reference, inputs[one.function], result.outputs[one.function], result.log)
+        compare(one.reference(model), inputs[one.function], result.outputs[one.function], result.log)
         for one in programs.each
         if one.function in inputs
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.model import Model
-from deburr.ir.types import TensorType
+from deburr.ir.types import Shape, TensorType
 from deburr.ir.value import Value
 from deburr.targets import batch_sizes
 from deburr.targets import manifest as manifests
@@ -22,14 +22,18 @@ class Program:
     """A model lowered for one batch size.
 
     :param function: what the library calls it.
-    :param reference: the same sizes, not lowered: what the outputs are checked against.
+    :param sizes: the ones that it was lowered for.
     """
 
     function: str
     batch: int
+    sizes: Sizes
     lowered: Model
-    reference: Model
     remarks: list[str]
+
+    def reference(self, model: Model) -> Model:
+        """`model` at the same sizes, not lowered: what the outputs are checked against. Made anew: weights may be large."""
+        return prepare.fixed_copy(model, self.sizes)
 
     def describe(self) -> manifests.Program:
         return manifests.Program(function=self.function, batch=self.batch, groups=groups(self.lowered))
@@ -82,16 +86,31 @@ def lowered_for(
 
     :raises DeburrError: E901 for a wrong batch size, or where the model leaves no choice of it; what lowering raises.
     """
-    sizes = batch_sizes.checked(batch)
-    source = prepare.copy_of(model)
-    if sizes != (1,):
-        prepare.require_open_batch(source, sizes, symbols)
-    each = []
-    for size in sizes:
-        lowered = prepare.copy_of(source)
-        prepare.fix_sizes(lowered, Sizes(size, symbols))
-        reference = prepare.copy_of(lowered)
-        remarks = [*prepare.clean_up(lowered), *lower(lowered, target)]
-        function = "main" if len(sizes) == 1 else f"main_{size}"
-        each.append(Program(function, prepare.batch_of(reference, size), lowered, reference, remarks))
-    return Programs(tuple(each), prepare.is_divisible(source, Sizes(sizes[0], symbols)))
+    batches = batch_sizes.checked(batch)
+    if batches != (1,):
+        prepare.require_open_batch(model, batches, symbols)
+    each, outputs = [], {}
+    for size in batches:
+        sizes = Sizes(size, symbols)
+        lowered = prepare.fixed_copy(model, sizes)
+        outputs[size] = [value.shape for value in lowered.graph.outputs]
+        function = "main" if len(batches) == 1 else f"main_{size}"
+        one = Program(function, prepare.batch_of(lowered, size), sizes, lowered, prepare.clean_up(lowered))
+        one.remarks.extend(lower(lowered, target))
+        each.append(one)
+    return Programs(tuple(each), _is_divisible(model, symbols, outputs))
+
+
+def _is_divisible(model: Model, symbols: Mapping[str, int] | None, outputs: dict[int, list[Shape | None]]) -> bool:
+    """Whether all inputs leave the same first axis open, and those of all outputs follow it.
+
+    What the file declares of its outputs proves nothing: their shapes are inferred, for two batch sizes at least.
+
+    :param outputs: their shapes by the batch size.
+    """
+    if not prepare.shares_open_batch(model, symbols):
+        return False
+    if len(outputs) == 1:
+        other = 1 + max(outputs)
+        outputs = {**outputs, other: [value.shape for value in prepare.fixed_copy(model, Sizes(other, symbols)).graph.outputs]}
+    return all(shape and shape[0] == size for size, shapes in outputs.items() for shape in shapes)

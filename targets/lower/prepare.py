@@ -67,22 +67,21 @@ def require_open_batch(model: Model, batches: Sequence[int], symbols: Mapping[st
         )  # fmt: skip
 
 
-def is_divisible(model: Model, sizes: Sizes) -> bool:
-    """Whether samples may be run in parts: all inputs leave the same first axis open, and those of the outputs follow it.
-
-    What the file declares of its outputs proves nothing: shapes are inferred for two batch sizes.
-    """
+def shares_open_batch(model: Model, symbols: Mapping[str, int] | None) -> bool:
+    """Whether all inputs leave their first axis open, and the same one."""
     inputs = [value for value in model.graph.inputs if value.constant is None]
-    if len({value.shape[0] if value.shape else 1 for value in inputs}) != 1:
-        return False
-    if not all(_has_open_batch(value, sizes.symbols) for value in inputs):
-        return False
-    for batch in (sizes.batch, sizes.batch + 1):
-        fixed = copy_of(model)
-        fix_sizes(fixed, Sizes(batch, sizes.symbols))
-        if any(not value.shape or value.shape[0] != batch for value in fixed.graph.outputs):
-            return False
-    return True
+    firsts = {value.shape[0] if value.shape else 1 for value in inputs}
+    return len(firsts) == 1 and all(_has_open_batch(value, symbols) for value in inputs)
+
+
+def fixed_copy(model: Model, sizes: Sizes) -> Model:
+    """An independent copy, functions inlined, of fixed sizes.
+
+    :raises DeburrError: E901 where an axis other than the first is open and was not given.
+    """
+    copy = copy_of(model)
+    fix_sizes(copy, sizes)
+    return copy
 
 
 def batch_of(model: Model, size: int) -> int:
