@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from deburr.ir.constants import Constant
 from deburr.ir.graph import Graph
 from deburr.ir.node import Node
 from deburr.ir.types import Dim
@@ -20,7 +21,8 @@ _WEIGHT_INDEX = {"QLinearConv": 3, "QLinearMatMul": 3}
 @dataclass(frozen=True, eq=False)
 class Cost:
     """`macs[node]` per sample for the contractions of one graph; `parameters` counts the elements of every constant that a
-    node reads, each constant once, and `parameter_bytes` what they take in a file. Subgraphs are not counted."""
+    node reads, each constant once, a tensor inside a node Constant included, and `parameter_bytes` what they take in a file.
+    Subgraphs are not counted."""
 
     macs: dict[Node, int]
     parameters: int
@@ -47,6 +49,7 @@ def cost(graph: Graph, context: Context) -> Cost:
                 continue
             context.remark(node, "its multiply-accumulates are not counted", "its shapes are unknown")
     held = [value.constant for value in constants if value.constant is not None]
+    held += [found for node in graph.nodes if node.op == "Constant" and isinstance(found := node.get("value"), Constant)]
     return Cost(macs, sum(constant.size for constant in held), sum(constant.nbytes for constant in held))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import onnx
 import pytest
 from models import Builder, conv_chain
 
@@ -83,3 +85,12 @@ def test_what_is_not_counted_gets_a_remark():
     assert by_op == {}
     assert [remark.reason for remark in context.remarks] == ["its multiply-accumulates are not counted"]
     assert found.parameters == 20
+
+
+def test_a_tensor_inside_a_node_constant_counts():
+    """Exporters of Paddle write every weight so."""
+    builder = Builder()
+    builder.node("Constant", [], "w", value=onnx.numpy_helper.from_array(np.ones((8, 5), np.float32)))
+    builder.node("MatMul", ["x", "w"], "y")
+    found, by_op, _ = _cost(builder.model({"x": ["batch", 8]}, {"y": [None] * 2}))
+    assert (found.parameters, found.parameter_bytes, by_op) == (40, 160, {"MatMul": 40})
