@@ -1,5 +1,6 @@
 """Fine-tuning: what it wins back, what it leaves alone, and that a training that was interrupted is the same training."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -253,26 +254,45 @@ np.savez({out!r}, **weights(context.model))
 
 
 @pytest.mark.slow
-def test_kill_9_at_some_step_and_resume(tmp_path: Path):
+@pytest.mark.parametrize(
+    "tuned",
+    [
+        f"{HALVED},finetune{{epochs=30,lr=0.01,batch=4}}",
+        "clean,prune-finetune{criterion=l2,round_to=1,steps=4,epochs=10,lr=0.01,train_batch=4}",
+        "clean,calibrate,scale-weights{bits=4},qat{epochs=24,lr=0.01,batch=4}",
+    ],
+    ids=["finetune", "prune-finetune", "qat"],
+)
+def test_kill_9_at_some_step_and_resume(tuned, tmp_path: Path):
     """The process dies for good, several times, at whatever it is doing."""
     tests = str(Path(__file__).parent.parent)
-    state, outs = tmp_path / "state.npz", [str(tmp_path / f"{name}.npz") for name in ("whole", "resumed")]
-    tuned = "finetune{{epochs=30,lr=0.01,batch=4{rest}}}"
-    pipelines = [f"{HALVED},{tuned.format(rest=rest)}" for rest in ("", f",checkpoint={state}")]
+    (tmp_path / "state").mkdir()
+    outs = [str(tmp_path / f"{name}.npz") for name in ("whole", "resumed")]
+    pipelines = [tuned, tuned.removesuffix("}") + f",checkpoint={tmp_path}/state/it.npz}}"]
     scripts = [KILLED.format(tests=tests, pipeline=text, out=out) for text, out in zip(pipelines, outs, strict=True)]
     subprocess.run([sys.executable, "-c", scripts[0]], check=True)
-    for seconds in (0.3, 0.9, 0.6):
-        process = subprocess.Popen([sys.executable, "-c", scripts[1]])
-        before = state.stat().st_mtime_ns if state.exists() else 0
-        while process.poll() is None and not (state.exists() and state.stat().st_mtime_ns > before):
+    died = 0
+    for seconds in (0.3, 0.6, 0.4):
+        process, before = subprocess.Popen([sys.executable, "-c", scripts[1]]), last_written(tmp_path / "state")
+        while process.poll() is None and last_written(tmp_path / "state") == before:
             time.sleep(0.02)
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        died += process.wait() == -signal.SIGKILL
     subprocess.run([sys.executable, "-c", scripts[1]], check=True)
+    assert died == 3
     with np.load(outs[0]) as whole, np.load(outs[1]) as resumed:
         for name in whole.files:
             np.testing.assert_array_equal(whole[name], resumed[name])
+
+
+def last_written(folder: Path) -> int:
+    """When, of the states of a run; those of steps that are done go away."""
+    found = [0]
+    for path in folder.glob("it*.npz"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(path.stat().st_mtime_ns)
+    return max(found)
 
 
 def test_the_curve_of_the_losses(tmp_path):

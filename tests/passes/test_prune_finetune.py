@@ -5,11 +5,12 @@ import pytest
 from models import conv_chain, residual_block
 
 from deburr.ir.errors import DeburrError
+from deburr.ir.onnx_writer import to_proto
 from deburr.passes.analysis.cost import cost
 from deburr.passes.core import Context
 from deburr.passes.recover.prune_finetune import PruneFinetune
 
-from .training import context_of, error, remarks, run, trained
+from .training import Stopped, context_of, counting, error, remarks, run, stop_after, trained
 
 PROTO = residual_block(shortcut=True)
 CHEAP = "criterion=l2,recover=none,round_to=1"
@@ -68,3 +69,61 @@ def test_training_options_are_checked_before_anything_is_pruned():
     with pytest.raises(DeburrError, match=r"error\[E203\]: lr is out of range, pass finetune"):
         run(context, "prune-finetune{lr=0.0}")
     assert macs(context) == macs(context_of(conv_chain()))
+
+
+STEPS = f"{CHEAP},ratio=0.6,steps=3,epochs=2,lr=0.01,train_batch=16,schedule=linear"
+
+
+def written(context: Context) -> bytes:
+    return to_proto(context.model).SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("batches", [1, 7, 10, 11, 24, 30])  # 10 in a step: in the first one, at its end, in the last one
+def test_a_run_that_dies_goes_on_to_the_same_bits(batches, tmp_path, monkeypatch):
+    from deburr.passes.recover.learning import trainer
+
+    monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
+    whole = trained(PROTO, f"clean,prune-finetune{{{STEPS}}}")
+    pipeline = f"clean,prune-finetune{{{STEPS},checkpoint={tmp_path}/state.npz}},compensate"
+    stopped = context_of(PROTO)
+    stopped.progress = stop_after(batches, Stopped)
+    with pytest.raises(DeburrError, match="Stopped"):
+        run(stopped, pipeline)
+    resumed, counted = context_of(PROTO), []
+    resumed.progress = counting(counted)
+    run(resumed, pipeline)
+    assert len(counted) == 30 - batches + (batches % 5 == 0)  # the last of an epoch is saved with what it is measured as
+    assert written(resumed) == written(run(whole, "compensate"))  # which also needs to know where the channels went
+    assert remarks(resumed, "prune-finetune") == remarks(whole, "prune-finetune")
+    assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
+
+
+def test_a_run_that_is_done_is_not_repeated(tmp_path):
+    pipeline = f"clean,prune-finetune{{{STEPS},checkpoint={tmp_path}/state.npz}}"
+    whole, again, counted = trained(PROTO, pipeline), context_of(PROTO), []
+    again.progress = counting(counted)
+    run(again, pipeline)
+    assert (written(again), counted) == (written(whole), [])
+
+
+def test_a_training_left_by_a_process_that_died_is_in_nobodys_way(tmp_path):
+    """It dies once the step is written, and before the training of the step is gone."""
+    pipeline = f"clean,prune-finetune{{{STEPS},checkpoint={tmp_path}/state.npz}}"
+    stopped = context_of(PROTO)
+    stopped.progress = stop_after(11, Stopped)
+    with pytest.raises(DeburrError, match="Stopped"):
+        run(stopped, pipeline)
+    (tmp_path / "state.step-1.npz").write_bytes(b"torn")
+    assert written(run(context_of(PROTO), pipeline)) == written(trained(PROTO, f"clean,prune-finetune{{{STEPS}}}"))
+    assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
+
+
+@pytest.mark.parametrize("other", ["lr=0.02", "ratio=0.5", "seed", "data"])
+def test_a_checkpoint_of_another_run_is_refused(other, tmp_path):
+    end = f"checkpoint={tmp_path}/state.npz}}"
+    trained(PROTO, f"clean,prune-finetune{{{STEPS},{end}")
+    options = {"seed": {"seed": 1}, "data": {"count": 95}}.get(other, {})
+    changed = STEPS.replace("lr=0.01", other) if "lr" in other else STEPS.replace("ratio=0.6", other)
+    with pytest.raises(DeburrError) as caught:
+        trained(PROTO, f"clean,prune-finetune{{{changed if '=' in other else STEPS},{end}", **options)
+    assert str(caught.value).startswith(f"error[E203]: the checkpoint is of another training, {tmp_path}/state.npz")
