@@ -194,6 +194,52 @@ def test_an_augmentation_of_ones_own(monkeypatch):
     assert any((weights(plain.model)[name] != array).any() for name, array in weights(context.model).items())
 
 
+def mixed(arrays: dict, random: np.random.Generator) -> dict:
+    """Named by a test below: mixup, of samples and of their labels."""
+    order, share = random.permutation(len(arrays["x"])), random.beta(0.5, 0.5)
+    labels = np.eye(4)[arrays["labels"]]
+    return {
+        "x": share * arrays["x"] + (1 - share) * arrays["x"][order],
+        "labels": share * labels + (1 - share) * labels[order],
+    }
+
+
+def as_shares(arrays: dict, random: np.random.Generator) -> dict:
+    return {**arrays, "labels": np.eye(4)[arrays["labels"]]}
+
+
+def without_inputs(arrays: dict, random: np.random.Generator) -> dict:
+    return {"labels": arrays["labels"]}
+
+
+def learnt_labels(augment: str) -> Context:
+    proto = perceptron((16, 32, 4))
+    data = samples(proto, 1000)
+    context = Context(read(proto), data=Samples(data, data["x"][:, :4].argmax(1)))
+    return run(context, f'finetune{{epochs=10,lr=0.01,loss=labels,augment="{augment}"}}')
+
+
+def test_an_augmentation_that_mixes_samples_mixes_their_labels(monkeypatch):
+    monkeypatch.setitem(sys.modules, "own_augmentation", sys.modules[__name__])
+    fresh = samples(perceptron((16, 32, 4)), 200, seed=5)
+    found = accuracy(Evaluator(learnt_labels("own_augmentation:mixed").model).run(fresh)["y"], fresh["x"][:, :4].argmax(1))
+    assert found is not None
+    assert found > 0.8  # 0.25 before
+
+
+def test_labels_as_shares_teach_what_numbers_teach(monkeypatch):
+    monkeypatch.setitem(sys.modules, "own_augmentation", sys.modules[__name__])
+    plain, shares = weights(learnt_labels("").model), weights(learnt_labels("own_augmentation:as_shares").model)
+    for name, array in plain.items():
+        np.testing.assert_allclose(shares[name], array, rtol=1e-3, atol=1e-4)
+
+
+def test_an_augmentation_that_leaves_out_an_input(monkeypatch):
+    monkeypatch.setitem(sys.modules, "own_augmentation", sys.modules[__name__])
+    with pytest.raises(DeburrError, match=r"E203\]: the augmentation leaves out an input, input 'x'"):
+        learnt_labels("own_augmentation:without_inputs")
+
+
 def test_an_augmentation_that_is_not_there():
     with pytest.raises(DeburrError, match=r"E203\]: no function 'nowhere:f', pass finetune.*No module named 'nowhere'"):
         trained(PROTO, 'prune-weights{sparsity=0.5},finetune{augment="nowhere:f"}')
