@@ -76,14 +76,14 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(("bits", "activations"), [(8, ""), (4, ""), (4, "bits=4,")], ids=["W8A8", "W4A8", "W4A4"])
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("name", MODELS)
-def test_onnx_runtime_gives_what_the_module_gave(name, dialect, bits):
+def test_onnx_runtime_gives_what_the_module_gave(name, dialect, bits, activations):
     """Within a step of the output's range in 8 bits."""
     proto = MODELS[name]
     option = f"{{dialect={dialect}}}"
-    noted = f"clean,calibrate{option},scale-weights{{bits={bits},dialect={dialect}}}"
+    noted = f"clean,calibrate{{{activations}dialect={dialect}}},scale-weights{{bits={bits},smallest=0,dialect={dialect}}}"
     context = trained(proto, f"{noted},qat{{epochs=2,lr=0.002,batch=16,dialect={dialect}}}", count=64)
     data = samples(proto, 16, seed=4)
     expected = in_torch(context.model, dialect, data)
