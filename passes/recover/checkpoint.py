@@ -15,8 +15,10 @@ import numpy as np
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.files import write_atomically
+from deburr.ir.model import Model
 from deburr.ir.samples import Samples, read_arrays
 from deburr.ir.stored_array import rows
+from deburr.ir.text import print_model
 from deburr.ir.types import Array
 
 _ROWS = 256  # of an array in memory at a time
@@ -42,11 +44,11 @@ class Progress:
         return self.losses[self.best_epoch]
 
 
-def fingerprint(text: str, weights: list[Array], samples: Samples) -> str:
-    """What a checkpoint must agree with: the options, the weights at the start, and the data."""
+def fingerprint(text: str, models: list[Model], samples: Samples) -> str:
+    """What a checkpoint must agree with: the options, the models with their weights and noted scales, and the data."""
     digest = hashlib.sha256(text.encode())
-    for array in weights:
-        digest.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    for model in models:
+        digest.update(print_model(model).encode())
     for part in samples.parts:
         for name, stored in part.items():
             digest.update(f"{name}{stored.shape}{stored.dtype}".encode())

@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 from models import concat_branches, depthwise_separable, perceptron, residual_block, samples
 
 from deburr.ir.duplicate import duplicate
+from deburr.ir.errors import DeburrError
 from deburr.ir.evaluate import Evaluator
+from deburr.ir.onnx_writer import to_proto
 from deburr.ir.types import DType, QParams
 from deburr.passes.quantize.arithmetic import round_trip
 from deburr.passes.quantize.dialects import DIALECTS, find_dialect
 
-from .training import context_of, error, remarks, run, torch, trained, weights
+from .training import Stopped, context_of, counting, error, remarks, run, stop_after, torch, trained, weights
 
 NOTED = "clean,calibrate,scale-weights"
 TUNED = "qat{epochs=6,lr=0.002,batch=16}"
@@ -153,3 +155,31 @@ def test_a_quantized_model_is_left_alone():
     run(context, "qat")
     assert context.model.revision == before
     assert "the model is quantized already (train before insert-qdq)" in remarks(context, "qat")[0]
+
+
+@pytest.mark.parametrize("other", ["scale-weights{bits=4}", "scale-weights{bits=3}"])
+def test_a_checkpoint_of_other_scales_is_refused(other, tmp_path):
+    """The weights that it starts from are the same."""
+    end = f"qat{{epochs=1,checkpoint={tmp_path}/state.npz}}"
+    trained(PROTO, f"{NOTED},{end}")
+    with pytest.raises(DeburrError, match=r"E203\]: the checkpoint is of another training"):
+        trained(PROTO, f"clean,calibrate,{other},{end}")
+
+
+def test_a_training_that_dies_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    from deburr.passes.recover.learning import trainer
+
+    monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
+    pipeline = f"{NOTED}{{bits=4}},qat{{epochs=3,lr=0.01,batch=16,checkpoint={tmp_path}/state.npz}},insert-qdq"
+    stopped = context_of(PROTO)
+    stopped.progress = stop_after(8, Stopped)
+    with pytest.raises(DeburrError, match="Stopped"):
+        run(stopped, pipeline)
+    resumed, counted = context_of(PROTO), []
+    resumed.progress = counting(counted)
+    run(resumed, pipeline)
+    assert len(counted) == 18 - 8
+    whole = trained(PROTO, f"{NOTED}{{bits=4}},qat{{epochs=3,lr=0.01,batch=16}},insert-qdq")
+    assert (to_proto(resumed.model).SerializeToString(deterministic=True)) == to_proto(whole.model).SerializeToString(
+        deterministic=True
+    )
