@@ -10,7 +10,7 @@ from deburr.passes.analysis.cost import cost
 from deburr.passes.core import Context
 from deburr.passes.recover.prune_finetune import PruneFinetune
 
-from .training import Stopped, context_of, counting, error, remarks, run, stop_after, trained
+from .training import Stopped, context_of, counting, error, remarks, run, stop_after, trained, weights
 
 PROTO = residual_block(shortcut=True)
 CHEAP = "criterion=l2,recover=none,round_to=1"
@@ -26,6 +26,17 @@ def test_half_of_the_work_goes_and_the_rest_is_trained():
     tuned = trained(PROTO, f"clean,prune-finetune{{{options},epochs=4,lr=0.01,train_batch=16}}")
     assert macs(tuned) <= 0.55 * macs(trained(PROTO, "clean"))
     assert error(tuned.model, PROTO) < 0.8 * error(gradual.model, PROTO)
+
+
+def test_a_step_goes_on_from_its_best_epoch():
+    """Here that is the one before training, which destroys everything."""
+    options = f"{CHEAP},ratio=0.5,steps=2"
+    untrained, tuned = trained(PROTO, f"clean,prune-gradually{{{options}}}"), context_of(PROTO)
+    tuned.progress = counting(batches := [])
+    run(tuned, f"clean,prune-finetune{{{options},epochs=1,lr=1000.0,train_batch=16}}")
+    assert len(batches) == 10
+    for name, array in weights(untrained.model).items():
+        np.testing.assert_array_equal(weights(tuned.model)[name], array)
 
 
 @pytest.mark.parametrize(

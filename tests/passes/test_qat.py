@@ -133,9 +133,10 @@ def test_weights_lie_on_their_grid_and_keep_one_scale_a_channel():
         np.testing.assert_array_equal(round_trip(value.array, value.qparams), value.array)
 
 
-def test_pruned_weights_stay_zero():
-    before = weights(trained(PROTO, "clean,prune-weights{sparsity=0.7}").model)
-    after = weights(trained(PROTO, f"clean,prune-weights{{sparsity=0.7}},calibrate,scale-weights,{TUNED}").model)
+@pytest.mark.parametrize("pruning", ["sparsity=0.7", "pattern=(2,4)"])
+def test_pruned_weights_stay_zero(pruning):
+    before = weights(trained(PROTO, f"clean,prune-weights{{{pruning}}}").model)
+    after = weights(trained(PROTO, f"clean,prune-weights{{{pruning}}},calibrate,scale-weights,{TUNED}").model)
     for name, array in before.items():
         if array.ndim > 1:
             assert (after[name][array == 0] == 0).all()
