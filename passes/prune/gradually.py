@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -37,11 +38,21 @@ class PruneGradually(IterativePruning):
         if self.steps < 1:
             raise DeburrError("E203", "steps is out of range", where=f"pass {self}", hint="it is at least 1")
         trials, floor = self.trials(context)
-        for number in context.progress(range(1, self.steps + 1), self.steps, lambda: trials.figures):
+        self._loop(trials, floor, context)
+
+    def _loop(
+        self, trials: PruningTrials, floor: Floor, context: Context, done: int = 0, after: Callable[[int], None] | None = None
+    ) -> None:
+        """:param done: how many steps are behind the model already.
+        :param after: called with the number of a step once it is adopted.
+        """
+        for number in context.progress(range(done + 1, self.steps + 1), self.steps - done, lambda: trials.figures):
             reached = self._step(number, trials, floor, context)
             if reached is None:
                 return
             trials.figures = reached
+            if after is not None:
+                after(number)
 
     def gone_after(self, step: int) -> float:
         """The share of the budget that is to be gone after so many steps."""

@@ -13,6 +13,7 @@ from deburr.ir.samples import Samples
 from deburr.ir.types import Array
 
 Order = list[tuple[int, npt.NDArray[np.int64]]]  # (part, rows within it) for each batch
+# Of a batch: arrays by input name, and its labels as `labels`. Labels that it mixes have a share for each class on axis 1.
 Augment = Callable[[dict[str, Array], np.random.Generator], dict[str, Array]]
 
 
@@ -24,6 +25,16 @@ class Batch:
     inputs: dict[str, Array]
     labels: Array | None
     rows: npt.NDArray[np.int64]
+
+    def augmented(self, augment: Augment, random: np.random.Generator) -> Batch:
+        """:raises DeburrError: E203 where the function leaves out an input."""
+        labels = {} if self.labels is None or "labels" in self.inputs else {"labels": self.labels}
+        changed = augment({**self.inputs, **labels}, random)
+        missing = [name for name in self.inputs if name not in changed]
+        if missing:
+            raise DeburrError("E203", "the augmentation leaves out an input", where=f"input {missing[0]!r}")
+        inputs = {name: np.asarray(changed[name], array.dtype) for name, array in self.inputs.items()}
+        return Batch(inputs, changed.get("labels", self.labels) if labels else self.labels, self.rows)
 
 
 @dataclass

@@ -15,8 +15,10 @@ import numpy as np
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.files import write_atomically
+from deburr.ir.model import Model
 from deburr.ir.samples import Samples, read_arrays
 from deburr.ir.stored_array import rows
+from deburr.ir.text import print_model
 from deburr.ir.types import Array
 
 _ROWS = 256  # of an array in memory at a time
@@ -42,11 +44,11 @@ class Progress:
         return self.losses[self.best_epoch]
 
 
-def fingerprint(text: str, weights: list[Array], samples: Samples) -> str:
-    """What a checkpoint must agree with: the options, the weights at the start, and the data."""
+def fingerprint(text: str, models: list[Model], samples: Samples) -> str:
+    """What a checkpoint must agree with: the options, the models with their weights and noted scales, and the data."""
     digest = hashlib.sha256(text.encode())
-    for array in weights:
-        digest.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    for model in models:
+        digest.update(print_model(model).encode())
     for part in samples.parts:
         for name, stored in part.items():
             digest.update(f"{name}{stored.shape}{stored.dtype}".encode())
@@ -60,37 +62,58 @@ def fingerprint(text: str, weights: list[Array], samples: Samples) -> str:
 def save(path: Path, identity: str, progress: Progress, weights: list[Array], optimizer: dict[str, Array]) -> None:
     """:raises DeburrError: E109 where the file cannot be written."""
     figures = {
-        "identity": identity, "epoch": progress.epoch, "batch": progress.batch, "best_epoch": progress.best_epoch,
+        "epoch": progress.epoch, "batch": progress.batch, "best_epoch": progress.best_epoch,
         "losses": progress.losses, "training_losses": progress.training_losses,
     }  # fmt: skip
     arrays = {f"weight/{index}": array for index, array in enumerate(weights)}
     arrays |= {f"best/{index}": array for index, array in enumerate(progress.best)}
     arrays |= {f"optimizer/{name}": array for name, array in optimizer.items()}
-
-    def write(fresh: Path) -> None:
-        with fresh.open("wb") as file:
-            np.savez(file, figures=np.frombuffer(json.dumps(figures).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-
-    write_atomically(path, write)
+    write(path, identity, figures, arrays)
 
 
 def load(path: Path, identity: str) -> tuple[Progress, list[Array], dict[str, Array]] | None:
     """Progress, weights and the optimizer's state; None where there is no file.
+
+    :raises DeburrError: as `read`.
+    """
+    found = read(path, identity)
+    if found is None:
+        return None
+    figures, arrays = found
+    weights, best = ([arrays[f"{kind}/{index}"] for index in range(_count(arrays, kind))] for kind in ("weight", "best"))
+    optimizer = {name.removeprefix("optimizer/"): array for name, array in arrays.items() if name.startswith("optimizer/")}
+    return Progress(best=best, **figures), weights, optimizer
+
+
+def write(path: Path, identity: str, figures: dict[str, Any], arrays: dict[str, Array]) -> None:
+    """A state of any kind: `figures` is what JSON holds, `identity` what a later run must have in common with this one.
+
+    :raises DeburrError: E109 where the file cannot be written.
+    """
+    text = np.frombuffer(json.dumps({"identity": identity, **figures}).encode(), np.uint8)
+
+    def fill(fresh: Path) -> None:
+        with fresh.open("wb") as file:
+            np.savez(file, figures=text, **arrays)  # type: ignore[arg-type]
+
+    write_atomically(path, fill)
+
+
+def read(path: Path, identity: str) -> tuple[dict[str, Any], dict[str, Array]] | None:
+    """Figures and arrays as they were written; None where there is no file.
 
     :raises DeburrError: E301 for a file that cannot be read, E203 for one of another training.
     """
     if not path.exists():
         return None
     arrays = read_arrays(path)
-    figures: dict[str, Any] = json.loads(bytes(arrays["figures"])) if "figures" in arrays else {}
+    figures: dict[str, Any] = json.loads(bytes(arrays.pop("figures"))) if "figures" in arrays else {}
     if figures.pop("identity", "") != identity:
         raise DeburrError(
             "E203", "the checkpoint is of another training", where=str(path), why="options, model, data or seed differ",
             hint="remove the file, or name another one",
         )  # fmt: skip
-    weights, best = ([arrays[f"{kind}/{index}"] for index in range(_count(arrays, kind))] for kind in ("weight", "best"))
-    optimizer = {name.removeprefix("optimizer/"): array for name, array in arrays.items() if name.startswith("optimizer/")}
-    return Progress(best=best, **figures), weights, optimizer
+    return figures, arrays
 
 
 def _count(arrays: dict[str, Array], kind: str) -> int:

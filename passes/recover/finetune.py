@@ -22,7 +22,8 @@ class Finetune(TrainingPass):
     The learning rate rises to `lr` over the share `warmup` of the steps and falls to 0 along a cosine. A share `validate` of
     the samples is kept apart: the epoch with the lowest loss on them is what remains, and after `patience` epochs without a
     lower one training ends. `augment=module:function` names a function of (arrays by input name, numpy Generator) that
-    changes each batch. `precision=bfloat16` saves time on CPUs that compute in it. With a file as `checkpoint`, training that
+    changes each batch; the labels are among the arrays as `labels`, and where it mixes samples it gives them back as shares
+    of the classes. `precision=bfloat16` saves time on CPUs that compute in it. With a file as `checkpoint`, training that
     was killed goes on from there, to the same weights. `curve` is a picture of the losses to write. Ctrl-C ends the pass with
     the best epoch so far.
     """

@@ -92,7 +92,6 @@ class TrainingPass(Pass):
         that is not there, and what the teacher's file raises."""
         import torch
 
-        from deburr.passes.recover.checkpoint import fingerprint
         from deburr.passes.recover.learning.trainer import Settings, Trainer
 
         data, where = context.data, f"pass {self}"
@@ -102,12 +101,11 @@ class TrainingPass(Pass):
         batches, apart = (Batches(part, size or self.batch, size is not None) for part in (fit, held_out))
         loss, teacher = self._loss(batches, context)
         module.to(memory_format=torch.channels_last)
-        arrays = [weight.detach().numpy() for weight in module.parameters()]
         settings = Settings(
             epochs=self.epochs, lr=self.lr, optimizer=self.optimizer, weight_decay=self.weight_decay, warmup=self.warmup,
             patience=self.patience, bfloat16=precision == "bfloat16", seed=int(context.random().integers(2**31)),
             augment=find_augmentation(self.augment, where), checkpoint=Path(self.checkpoint) if self.checkpoint else None,
-            identity=fingerprint(self._identity(context), arrays, data) if self.checkpoint else "",
+            identity=self._identity(context) if self.checkpoint else "",
         )  # fmt: skip
         return Trainer(module, loss, teacher, (batches, apart), settings)
 
@@ -182,9 +180,13 @@ class TrainingPass(Pass):
         return found
 
     def _identity(self, context: Context) -> str:
-        """The options and the seed, without where things are written."""
-        options = {**dataclasses.asdict(self), "checkpoint": "", "curve": ""}
-        return f"{self.name}{print_options(options)} {context.seed}"
+        """Of the training: the options and the seed, without where things are written, both models and the data."""
+        from deburr.passes.recover.checkpoint import fingerprint
+
+        assert context.data is not None
+        options = print_options({**dataclasses.asdict(self), "checkpoint": "", "curve": ""})
+        models = [context.model, *([self._original(context)] if self._aim(context.data) != "labels" else [])]
+        return fingerprint(f"{self.name}{options} {context.seed}", models, context.data)
 
 
 def require_training(pass_: Pass, context: Context) -> None:

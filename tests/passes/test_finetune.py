@@ -1,5 +1,6 @@
 """Fine-tuning: what it wins back, what it leaves alone, and that a training that was interrupted is the same training."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -193,6 +194,52 @@ def test_an_augmentation_of_ones_own(monkeypatch):
     assert any((weights(plain.model)[name] != array).any() for name, array in weights(context.model).items())
 
 
+def mixed(arrays: dict, random: np.random.Generator) -> dict:
+    """Named by a test below: mixup, of samples and of their labels."""
+    order, share = random.permutation(len(arrays["x"])), random.beta(0.5, 0.5)
+    labels = np.eye(4)[arrays["labels"]]
+    return {
+        "x": share * arrays["x"] + (1 - share) * arrays["x"][order],
+        "labels": share * labels + (1 - share) * labels[order],
+    }
+
+
+def as_shares(arrays: dict, random: np.random.Generator) -> dict:
+    return {**arrays, "labels": np.eye(4)[arrays["labels"]]}
+
+
+def without_inputs(arrays: dict, random: np.random.Generator) -> dict:
+    return {"labels": arrays["labels"]}
+
+
+def learnt_labels(augment: str) -> Context:
+    proto = perceptron((16, 32, 4))
+    data = samples(proto, 1000)
+    context = Context(read(proto), data=Samples(data, data["x"][:, :4].argmax(1)))
+    return run(context, f'finetune{{epochs=10,lr=0.01,loss=labels,augment="{augment}"}}')
+
+
+def test_an_augmentation_that_mixes_samples_mixes_their_labels(monkeypatch):
+    monkeypatch.setitem(sys.modules, "own_augmentation", sys.modules[__name__])
+    fresh = samples(perceptron((16, 32, 4)), 200, seed=5)
+    found = accuracy(Evaluator(learnt_labels("own_augmentation:mixed").model).run(fresh)["y"], fresh["x"][:, :4].argmax(1))
+    assert found is not None
+    assert found > 0.8  # 0.25 before
+
+
+def test_labels_as_shares_teach_what_numbers_teach(monkeypatch):
+    monkeypatch.setitem(sys.modules, "own_augmentation", sys.modules[__name__])
+    plain, shares = weights(learnt_labels("").model), weights(learnt_labels("own_augmentation:as_shares").model)
+    for name, array in plain.items():
+        np.testing.assert_allclose(shares[name], array, rtol=1e-3, atol=1e-4)
+
+
+def test_an_augmentation_that_leaves_out_an_input(monkeypatch):
+    monkeypatch.setitem(sys.modules, "own_augmentation", sys.modules[__name__])
+    with pytest.raises(DeburrError, match=r"E203\]: the augmentation leaves out an input, input 'x'"):
+        learnt_labels("own_augmentation:without_inputs")
+
+
 def test_an_augmentation_that_is_not_there():
     with pytest.raises(DeburrError, match=r"E203\]: no function 'nowhere:f', pass finetune.*No module named 'nowhere'"):
         trained(PROTO, 'prune-weights{sparsity=0.5},finetune{augment="nowhere:f"}')
@@ -253,26 +300,45 @@ np.savez({out!r}, **weights(context.model))
 
 
 @pytest.mark.slow
-def test_kill_9_at_some_step_and_resume(tmp_path: Path):
+@pytest.mark.parametrize(
+    "tuned",
+    [
+        f"{HALVED},finetune{{epochs=30,lr=0.01,batch=4}}",
+        "clean,prune-finetune{criterion=l2,round_to=1,steps=4,epochs=10,lr=0.01,train_batch=4}",
+        "clean,calibrate,scale-weights{bits=4},qat{epochs=24,lr=0.01,batch=4}",
+    ],
+    ids=["finetune", "prune-finetune", "qat"],
+)
+def test_kill_9_at_some_step_and_resume(tuned, tmp_path: Path):
     """The process dies for good, several times, at whatever it is doing."""
     tests = str(Path(__file__).parent.parent)
-    state, outs = tmp_path / "state.npz", [str(tmp_path / f"{name}.npz") for name in ("whole", "resumed")]
-    tuned = "finetune{{epochs=30,lr=0.01,batch=4{rest}}}"
-    pipelines = [f"{HALVED},{tuned.format(rest=rest)}" for rest in ("", f",checkpoint={state}")]
+    (tmp_path / "state").mkdir()
+    outs = [str(tmp_path / f"{name}.npz") for name in ("whole", "resumed")]
+    pipelines = [tuned, tuned.removesuffix("}") + f",checkpoint={tmp_path}/state/it.npz}}"]
     scripts = [KILLED.format(tests=tests, pipeline=text, out=out) for text, out in zip(pipelines, outs, strict=True)]
     subprocess.run([sys.executable, "-c", scripts[0]], check=True)
-    for seconds in (0.3, 0.9, 0.6):
-        process = subprocess.Popen([sys.executable, "-c", scripts[1]])
-        before = state.stat().st_mtime_ns if state.exists() else 0
-        while process.poll() is None and not (state.exists() and state.stat().st_mtime_ns > before):
+    died = 0
+    for seconds in (0.3, 0.6, 0.4):
+        process, before = subprocess.Popen([sys.executable, "-c", scripts[1]]), last_written(tmp_path / "state")
+        while process.poll() is None and last_written(tmp_path / "state") == before:
             time.sleep(0.02)
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        died += process.wait() == -signal.SIGKILL
     subprocess.run([sys.executable, "-c", scripts[1]], check=True)
+    assert died == 3
     with np.load(outs[0]) as whole, np.load(outs[1]) as resumed:
         for name in whole.files:
             np.testing.assert_array_equal(whole[name], resumed[name])
+
+
+def last_written(folder: Path) -> int:
+    """When, of the states of a run; those of steps that are done go away."""
+    found = [0]
+    for path in folder.glob("it*.npz"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(path.stat().st_mtime_ns)
+    return max(found)
 
 
 def test_the_curve_of_the_losses(tmp_path):

@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 from models import concat_branches, depthwise_separable, perceptron, residual_block, samples
 
 from deburr.ir.duplicate import duplicate
+from deburr.ir.errors import DeburrError
 from deburr.ir.evaluate import Evaluator
+from deburr.ir.onnx_writer import to_proto
 from deburr.ir.types import DType, QParams
 from deburr.passes.quantize.arithmetic import round_trip
 from deburr.passes.quantize.dialects import DIALECTS, find_dialect
 
-from .training import context_of, error, remarks, run, torch, trained, weights
+from .training import Stopped, context_of, counting, error, remarks, run, stop_after, torch, trained, weights
 
 NOTED = "clean,calibrate,scale-weights"
 TUNED = "qat{epochs=6,lr=0.002,batch=16}"
@@ -76,14 +78,14 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(("bits", "activations"), [(8, ""), (4, ""), (4, "bits=4,")], ids=["W8A8", "W4A8", "W4A4"])
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("name", MODELS)
-def test_onnx_runtime_gives_what_the_module_gave(name, dialect, bits):
+def test_onnx_runtime_gives_what_the_module_gave(name, dialect, bits, activations):
     """Within a step of the output's range in 8 bits."""
     proto = MODELS[name]
     option = f"{{dialect={dialect}}}"
-    noted = f"clean,calibrate{option},scale-weights{{bits={bits},dialect={dialect}}}"
+    noted = f"clean,calibrate{{{activations}dialect={dialect}}},scale-weights{{bits={bits},smallest=0,dialect={dialect}}}"
     context = trained(proto, f"{noted},qat{{epochs=2,lr=0.002,batch=16,dialect={dialect}}}", count=64)
     data = samples(proto, 16, seed=4)
     expected = in_torch(context.model, dialect, data)
@@ -131,9 +133,10 @@ def test_weights_lie_on_their_grid_and_keep_one_scale_a_channel():
         np.testing.assert_array_equal(round_trip(value.array, value.qparams), value.array)
 
 
-def test_pruned_weights_stay_zero():
-    before = weights(trained(PROTO, "clean,prune-weights{sparsity=0.7}").model)
-    after = weights(trained(PROTO, f"clean,prune-weights{{sparsity=0.7}},calibrate,scale-weights,{TUNED}").model)
+@pytest.mark.parametrize("pruning", ["sparsity=0.7", "pattern=(2,4)"])
+def test_pruned_weights_stay_zero(pruning):
+    before = weights(trained(PROTO, f"clean,prune-weights{{{pruning}}}").model)
+    after = weights(trained(PROTO, f"clean,prune-weights{{{pruning}}},calibrate,scale-weights,{TUNED}").model)
     for name, array in before.items():
         if array.ndim > 1:
             assert (after[name][array == 0] == 0).all()
@@ -153,3 +156,31 @@ def test_a_quantized_model_is_left_alone():
     run(context, "qat")
     assert context.model.revision == before
     assert "the model is quantized already (train before insert-qdq)" in remarks(context, "qat")[0]
+
+
+@pytest.mark.parametrize("other", ["scale-weights{bits=4}", "scale-weights{bits=3}"])
+def test_a_checkpoint_of_other_scales_is_refused(other, tmp_path):
+    """The weights that it starts from are the same."""
+    end = f"qat{{epochs=1,checkpoint={tmp_path}/state.npz}}"
+    trained(PROTO, f"{NOTED},{end}")
+    with pytest.raises(DeburrError, match=r"E203\]: the checkpoint is of another training"):
+        trained(PROTO, f"clean,calibrate,{other},{end}")
+
+
+def test_a_training_that_dies_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    from deburr.passes.recover.learning import trainer
+
+    monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)
+    pipeline = f"{NOTED}{{bits=4}},qat{{epochs=3,lr=0.01,batch=16,checkpoint={tmp_path}/state.npz}},insert-qdq"
+    stopped = context_of(PROTO)
+    stopped.progress = stop_after(8, Stopped)
+    with pytest.raises(DeburrError, match="Stopped"):
+        run(stopped, pipeline)
+    resumed, counted = context_of(PROTO), []
+    resumed.progress = counting(counted)
+    run(resumed, pipeline)
+    assert len(counted) == 18 - 8
+    whole = trained(PROTO, f"{NOTED}{{bits=4}},qat{{epochs=3,lr=0.01,batch=16}},insert-qdq")
+    assert (to_proto(resumed.model).SerializeToString(deterministic=True)) == to_proto(whole.model).SerializeToString(
+        deterministic=True
+    )

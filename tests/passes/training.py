@@ -64,3 +64,15 @@ def stop_after(steps: int, error: type[BaseException]):
                     raise error
 
     return progress
+
+
+def counting(done: list):
+    """Progress bars that note every batch that is trained on."""
+
+    def progress(items, total, description):
+        for item in items:
+            yield item
+            if isinstance(description, str) and description.startswith("epoch"):
+                done.append(item)
+
+    return progress

@@ -38,9 +38,15 @@ class Loss:
             aim = torch.from_numpy(np.asarray(wanted[name], np.float32))
             parts.append(functional.mse_loss(outputs[name].float(), aim) / max(variance, 1e-12))
         if self.labelled is not None and labels is not None:
-            scores = _log_probabilities(self.labelled, outputs[self.labelled.name].float())
-            parts.append(functional.nll_loss(scores, torch.from_numpy(np.asarray(labels, np.int64))))
+            parts.append(_cross_entropy(_log_probabilities(self.labelled, outputs[self.labelled.name].float()), labels))
         return sum(parts[1:], parts[0])
+
+
+def _cross_entropy(scores: Tensor, labels: Array) -> Tensor:
+    """Labels number the classes, or are shares of them as an augmentation mixed them (Zhang et al. 2018, "mixup")."""
+    if labels.dtype.kind == "f":
+        return -(torch.from_numpy(np.asarray(labels, np.float32)) * scores).sum(1).mean()
+    return functional.nll_loss(scores, torch.from_numpy(np.asarray(labels, np.int64)))
 
 
 def _log_probabilities(value: Value, scores: Tensor) -> Tensor:

@@ -174,7 +174,7 @@ class Trainer:
         if augment is None:
             return batch
         random = np.random.default_rng([self._settings.seed, self.progress.epoch, self.progress.batch])
-        return Batch(augment(dict(batch.inputs), random), batch.labels, batch.rows)
+        return batch.augmented(augment, random)
 
     def _random(self, epoch: int) -> np.random.Generator:
         return np.random.default_rng([self._settings.seed, epoch])
