@@ -16,6 +16,9 @@ from deburr.targets.lower.widen import holds_float16
 FLOAT_ERROR = 1e-3  # root mean square of the difference, over that of the reference
 HALF_ERROR = 1e-2  # where the model holds float16: ONNX Runtime rounds between operators, the program does not
 INTEGER_ERROR = 0.1  # where the model is quantized: one step here and there, on inputs that may be nothing but noise
+# Some quantized models make more of such a step. How much, ONNX Runtime shows: with its optimizations it computes on integers,
+# without on floats, and either is right. The program may be this many times as far away as the two are from each other.
+OWN_DISTANCE = 2.0
 
 
 def inputs_for(model: Model, data: Mapping[str, Array] | None, seed: int) -> list[Array]:
@@ -39,13 +42,14 @@ def inputs_for(model: Model, data: Mapping[str, Array] | None, seed: int) -> lis
 
 
 def compare(model: Model, inputs: Sequence[Array], outputs: Sequence[Array], log: Path) -> str:
-    """Why the outputs could not be compared with ONNX Runtime's; nothing where they were, and agree.
+    """Why the outputs could not be compared with ONNX Runtime's as others are; nothing where they were, and agree.
 
     :raises DeburrError: E403 where an output is too far from ONNX Runtime's.
     """
     names = [value.name for value in model.graph.inputs if value.constant is None]
+    given, told = dict(zip(names, inputs, strict=True)), ""
     try:
-        expected = Evaluator(model).run(dict(zip(names, inputs, strict=True)))
+        expected = Evaluator(model).run(given)
     except DeburrError as error:
         if error.code != "E108":
             raise
@@ -54,12 +58,19 @@ def compare(model: Model, inputs: Sequence[Array], outputs: Sequence[Array], log
     allowed = INTEGER_ERROR if quantized else HALF_ERROR if holds_float16(model) else FLOAT_ERROR
     for value, array in zip(model.graph.outputs, outputs, strict=True):
         distance = relative_error(expected[value.name], array)
-        if not distance <= allowed:
+        if distance <= allowed:
+            continue
+        own = relative_error(expected[value.name], Evaluator(model, optimize=True).run(given)[value.name]) if quantized else 0.0
+        if not (np.isfinite(own) and distance <= OWN_DISTANCE * own):
             raise DeburrError(
                 "E403", "the compiled program computes other numbers", where=f"output {value.name!r}",
                 why=f"relative error {distance:.2g} against ONNX Runtime, {allowed:g} is allowed", hint=f"its log: {log}",
             )  # fmt: skip
-    return ""
+        told = (
+            f"rounding weighs much in this model: {value.name!r} is {distance:.2g} from ONNX Runtime's, which is {own:.2g} "
+            "from its own with optimizations; compare them on real data"
+        )
+    return told
 
 
 def relative_error(expected: Array, given: Array) -> float:
