@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import os
+import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -50,7 +52,8 @@ class Program:
         _load()
         self.threads = threads
         try:
-            self._machine = tvm_ffi.load_module(str(library))["vm_load_executable"]()
+            with _under_a_new_name(library) as path:
+                self._machine = tvm_ffi.load_module(str(path))["vm_load_executable"]()
             self._machine["vm_initialization"](CPU, 0, POOLED)
             self._functions = {name: self._function(name, parameters) for name, parameters in functions.items()}
         except Exception as error:  # the ffi's own exceptions share no base but this one
@@ -103,6 +106,15 @@ class Program:
             return runs
         finally:
             self._machine["set_instrument"](tvm_ffi.convert_func(lambda *_: None))
+
+
+@contextlib.contextmanager
+def _under_a_new_name(library: Path) -> Iterator[Path]:
+    """The loader knows libraries by their paths: a bundle replaced while the old one is loaded would be the old one."""
+    with tempfile.TemporaryDirectory(prefix="deburr-load-") as folder:
+        link = Path(folder) / library.name
+        link.symlink_to(library.absolute())
+        yield link
 
 
 def set_threads(threads: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 from models import conv_chain, samples
 
 from deburr.ir.errors import DeburrError
+from deburr.ir.evaluate import Evaluator
 from deburr.ir.onnx_reader import read
 from deburr.targets import compile as compiling
 from deburr.targets.bundle import Bundle
@@ -137,6 +138,17 @@ def test_inputs_that_do_not_fit(written, inputs, code):
 def test_threads_must_be_positive(written):
     with pytest.raises(DeburrError, match="E901"):
         Bundle.open(written, threads=0)
+
+
+def test_a_replaced_bundle_is_the_new_one_while_the_old_one_runs(written, tmp_path):
+    """The loader of libraries goes by the path, and would hand out the old program again."""
+    folder, data = shutil.copytree(written, tmp_path / "b"), samples(conv_chain(), 1)
+    old = Bundle.open(folder)
+    before = old.run(data)["y"]
+    new = compiling.compile(read(conv_chain((3, 8, 32))), folder, target=find("x86-64-v3"), threads=2)
+    wanted = Evaluator(read(conv_chain((3, 8, 32)))).run(data)["y"]
+    np.testing.assert_allclose(new.run(data)["y"], wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(old.run(data)["y"], before)
 
 
 def test_results_are_fresh_arrays(written):
