@@ -13,9 +13,9 @@ from deburr.ir.model import Model
 from deburr.ir.node import Node
 from deburr.ir.types import Array, TensorType
 from deburr.ir.value import Value
-from deburr.targets import foreign
+from deburr.targets import foreign, plain
 from deburr.targets.kernels import build, pack
-from deburr.targets.kernels.workload import Conv2d, Workload
+from deburr.targets.kernels.workload import Conv2d, MatMul, Workload
 from deburr.targets.kernels.workload_text import representative, to_text
 from deburr.targets.lower import dialect
 from deburr.targets.lower.workloads import workload
@@ -85,6 +85,8 @@ class _Emitter:
         return self.made[value]
 
     def _own(self, node: Node) -> Any:
+        if dialect.is_plain(node):
+            return plain.emit(self.builder, node, [self._operand(value) for value in node.inputs])
         if node.op == "Lookup":
             return self._call(node, self._computed(node, _lookup), [self._operand(value) for value in node.inputs])
         if node.op == "Concat":
@@ -121,6 +123,8 @@ class _Emitter:
     def _arguments(self, node: Node, work: Workload) -> list[Any]:
         from tvm import relax
 
+        if isinstance(work, MatMul):
+            return self._of_product(node, work)
         if not isinstance(work, Conv2d):
             return [self._operand(value) for value in node.inputs]
         weight, bias = _array(node, 1), _array(node, 2)
@@ -129,6 +133,19 @@ class _Emitter:
         constants = [relax.const(array) for array in packed.values()]
         residual = node.optional_input(4)
         return [self._operand(node.input(0)), *constants, *([] if residual is None else [self._operand(residual)])]
+
+    def _of_product(self, node: Node, work: MatMul) -> list[Any]:
+        from tvm import relax
+
+        bias, scale, residual = (node.optional_input(index) for index in (2, 3, 4))
+        packed = pack.pack_matmul(
+            work, self.target, None if work.b else _array(node, 1), None if bias is None else bias.array,
+            None if scale is None else scale.array,
+        )  # fmt: skip
+        weight = packed.pop("weight", None)
+        second = self._operand(node.input(1)) if weight is None else relax.const(weight)
+        constants = [relax.const(array) for array in packed.values()]
+        return [self._operand(node.input(0)), second, *constants, *([] if residual is None else [self._operand(residual)])]
 
     def _call(self, node: Node, function: tuple[Any, Any], operands: list[Any]) -> Any:
         """Call a function; where a pixel stands for an image, the shapes differ by axes of size 1."""

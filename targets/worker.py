@@ -64,7 +64,10 @@ def compile_module(module: Any, target: Target, library: Path, linker: Sequence[
     import tvm
     from tvm import relax
 
+    from deburr.targets.schedules import transcendental
     from deburr.targets.schedules.default import schedule_module
+
+    transcendental.register()
 
     device = tvm.target.Target(dict(target.tvm))
     with device:

@@ -134,8 +134,8 @@ def _mark_quantize(graph: Graph, node: Node, context: Context) -> None:
     if shift is None:
         context.remark(node, f"its integers are {value.dtype}, and kernels read 8 bits: runs in float", "calibrate for u8")
         return
-    if scale is None or dialect.image_of(node.input(0)) is None:
-        context.remark(node, "its scale is not one constant for a u8 or s8 image: runs in float", "quantize per tensor")
+    if scale is None or node.input(0).static_shape is None:
+        context.remark(node, "its scale is not one constant for a u8 or s8 tensor: runs in float", "quantize per tensor")
         return
     readers = [reader for reader in value.consumers if dialect.is_onnx(reader, "DequantizeLinear") and _tensor_scale(reader)]
     if shift and (len(readers) < len(value.consumers) or value.is_output):
@@ -150,7 +150,7 @@ def _mark_quantize(graph: Graph, node: Node, context: Context) -> None:
 
 def _mark_plain_dequantize(graph: Graph, node: Node) -> None:
     value = node.input(0)
-    if value.dtype is DType.UINT8 and value.array is None and _tensor_scale(node) and dialect.image_of(value) is not None:
+    if value.dtype is DType.UINT8 and value.array is None and _tensor_scale(node) and value.static_shape is not None:
         _replace_dequantize(node, value, 0)
 
 

@@ -12,7 +12,7 @@ from deburr.ir.graph import Graph
 from deburr.ir.node import Node
 from deburr.ir.value import Value
 from deburr.passes.core import Context
-from deburr.targets.lower import borders, dialect, integer_rules, lookup, movement
+from deburr.targets.lower import borders, dialect, integer_rules, lookup, matmul, movement
 from deburr.targets.lower.epilogue import Bounds, Output, walk_activations
 
 Rule = Callable[[Node, Output], "Value | str"]
@@ -37,10 +37,14 @@ def to_integer(graph: Graph, context: Context) -> None:
             continue
         if dialect.is_op(node, "Quantize"):
             _absorb(node, context)
+        elif matmul.is_matrix(node):
+            reason = matmul.integer(node)
+            if reason:
+                context.remark(node, f"{reason}: runs in float")
         else:
             movement.move_dequantize_down(node)
     for node in list(graph.nodes):
-        if node.graph is not None and dialect.is_onnx(node, "Conv", "Gemm", "MatMul"):
+        if node.graph is not None and dialect.is_onnx(node, "Conv", "Gemm", "MatMul") and not matmul.is_matrix(node):
             _keep_float_output(node)
 
 
@@ -54,7 +58,7 @@ def _absorb(quantize: Node, context: Context) -> None:
         return
     node = source.producer
     rule = RULES.get(node.op) if node is not None and node.domain == "" else None
-    if node is None or rule is None:
+    if node is None or rule is None or matmul.is_matrix(node):
         return
     if not dialect.single_use(source):
         context.remark(node, "its float result has other readers too: runs in float", "quantize it once")
