@@ -82,12 +82,13 @@ def fold_weights(graph: Graph) -> None:
     """Weights that no integer operator took become float32 constants."""
     for node in list(graph.nodes):
         if dialect.is_onnx(node, "DequantizeLinear") and not node.output().is_output:
-            real = _real(node)
+            real = real_constant(node)
             if real is not None:
                 node.output().replace_uses(dialect.constant(graph, real, node.output().name))
 
 
-def _real(node: Node) -> Array | None:
+def real_constant(node: Node) -> Array | None:
+    """What a DequantizeLinear makes of constants, float32; None where they are none."""
     integers, scale, zero = _integers(node.input(0)), node.input(1).array, node.optional_input(2)
     zeros = np.zeros((), np.int32) if zero is None else zero.array
     if integers is None or scale is None or zeros is None or scale.dtype != np.float32:
