@@ -27,7 +27,7 @@ LARGEST_CONE = 64  # values between one quantized tensor and the next
 
 
 def replacement(quantize: Node, opset: int) -> Value | None:
-    """For elementwise operators between one quantized tensor and `Quantize`: a table on the integers, or the integers as they are.
+    """For elementwise operators between one quantized tensor and `Quantize`: a table on the integers, or these as they are.
 
     They may branch and join again, as GELU and SiLU do where they are spelt out, and pass through integers on the way.
     """
@@ -46,7 +46,7 @@ def replacement(quantize: Node, opset: int) -> Value | None:
 
 
 def _cone(value: Value) -> tuple[Value, list[Value]] | None:
-    """The one u8 tensor that `value` is an elementwise function of, and what lies between, operands first; None where it is none."""
+    """The one u8 tensor that `value` is an elementwise function of, and what lies between, operands first; None for others."""
     base: Value | None = None
     order: dict[Value, None] = {}
     waiting = [value]

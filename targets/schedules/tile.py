@@ -73,7 +73,8 @@ class RegisterFile:
 
 _NEON = RegisterFile(24, 4, steps=4, load=2)  # of 32: six registers of data and two of weights are at work with 24 of sums
 REGISTERS = {
-    "avx512vnni": RegisterFile(26, 16), "avx2": RegisterFile(12, 8), "generic": RegisterFile(12, 4),
+    "avx512vnni": RegisterFile(26, 16), "avxvnni": RegisterFile(12, 8), "avx2": RegisterFile(12, 8),
+    "generic": RegisterFile(12, 4),
     "i8mm": _NEON, "dotprod": _NEON, "neon": _NEON,
 }  # fmt: skip
 
