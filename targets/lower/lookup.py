@@ -99,7 +99,8 @@ def _levels(integers: Value, scale: Scale) -> Array:
     for table in reversed(tables):
         assert table is not None
         levels = table[levels]
-    return _dequantize(scale)[levels]
+    real: Array = _dequantize(scale)[levels]
+    return real
 
 
 def _number(value: Value) -> Array | None:
