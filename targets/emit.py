@@ -13,7 +13,7 @@ from deburr.ir.model import Model
 from deburr.ir.node import Node
 from deburr.ir.types import Array, TensorType
 from deburr.ir.value import Value
-from deburr.targets import foreign, plain
+from deburr.targets import foreign, moving, plain
 from deburr.targets.kernels import build, pack
 from deburr.targets.kernels.workload import Conv2d, MatMul, Workload
 from deburr.targets.kernels.workload_text import representative, to_text
@@ -92,6 +92,9 @@ class _Emitter:
         if node.op == "Concat":
             sizes = tuple(node.get("in_channels"))
             return self._call(node, self._computed(node, _concat, sizes), [self._operand(value) for value in node.inputs])
+        if node.op == "Shuffle":
+            how = (tuple(node.get("strides")), int(node.get("groups")), int(node.get("channels")), node.output().static_shape)
+            return self._call(node, self._computed(node, moving.shuffle, *how), [self._operand(node.input(0))])
         work = workload(node)
         return self._call(node, self._kernel(work), self._arguments(node, work))
 

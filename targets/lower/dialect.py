@@ -12,6 +12,7 @@
     Quantize(x), Dequantize(q)    scale zero_point; the integers are u8 always
     Lookup(q, table [256])        any function of one u8
     Concat(q, ...)      along the channels; in_channels
+    Shuffle(x)          channels of phases (groups, phase, channel) become pixels: strides groups
     ChangeLayout(x)     from_block to_block (0: plain)
 
 An image is [N, C, H, W], or [N, C] which stands for one pixel. layout.py gives images their blocked shape and every node the

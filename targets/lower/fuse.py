@@ -69,6 +69,8 @@ def _can_hold_sum(value: Value) -> bool:
 def _fuse_activation(node: Node) -> None:
     """Relu or Clip behind a float convolution or sum."""
     before, limits = node.input(0).producer, limits_of(node)
+    if dialect.is_op(before, "Shuffle") and before is not None and dialect.single_use(before.output()):
+        before = before.input(0).producer if dialect.single_use(before.input(0)) else None
     if before is None or limits is None or not dialect.single_use(node.input(0)) or node.output().dtype is not DType.FLOAT:
         return
     if not dialect.is_op(before, "Conv2d", "MatMul", "Add") or not _ends_in_float(before):
@@ -76,7 +78,7 @@ def _fuse_activation(node: Node) -> None:
     bounds = Bounds(*limits).within(float(before.get("low", -math.inf)), float(before.get("high", math.inf)))
     before.set_attribute("low", bounds.low)
     before.set_attribute("high", bounds.high)
-    dialect.replace(node, before.output())
+    dialect.replace(node, node.input(0))
 
 
 def _ends_in_float(node: Node) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from deburr.ir.graph import Graph
 from deburr.ir.node import Node
+from deburr.ir.types import DType
 from deburr.ir.value import Value
 from deburr.passes.core import Context
 from deburr.targets.lower import borders, dialect, integer_rules, lookup, matmul, movement
@@ -57,6 +58,9 @@ def _absorb(quantize: Node, context: Context) -> None:
         dialect.replace(quantize, table)
         return
     node = source.producer
+    if dialect.is_op(node, "Shuffle") and dialect.single_use(source):
+        _before_shuffle(quantize, source, Output(out, bounds, source), context)
+        return
     rule = RULES.get(node.op) if node is not None and node.domain == "" else None
     if node is None or rule is None or matmul.is_matrix(node):
         return
@@ -68,6 +72,21 @@ def _absorb(quantize: Node, context: Context) -> None:
         context.remark(node, f"{result}: runs in float")
     else:
         dialect.replace(quantize, result)
+
+
+def _before_shuffle(quantize: Node, shuffled: Value, out: Output, context: Context) -> None:
+    """A transposed convolution: what only moves numbers does so behind the quantizer."""
+    shuffle = shuffled.producer
+    conv = None if shuffle is None else shuffle.input(0).producer
+    if shuffle is None or conv is None or not dialect.is_onnx(conv, "Conv"):
+        return
+    result = integer_rules.conv(conv, Output(out.scale, out.bounds, conv.output()))
+    if isinstance(result, str):
+        context.remark(conv, f"{result}: runs in float")
+        return
+    attributes = {"strides": shuffle.get("strides"), "groups": shuffle.get("groups")}
+    made = dialect.with_dtype(shuffled, DType.UINT8)
+    dialect.replace(quantize, dialect.build("Shuffle", [result], made, attributes, like=quantize))
 
 
 def _keep_float_output(node: Node) -> None:
