@@ -95,8 +95,17 @@ class _Emitter:
         if node.op == "Shuffle":
             how = (tuple(node.get("strides")), int(node.get("groups")), int(node.get("channels")), node.output().static_shape)
             return self._call(node, self._computed(node, moving.shuffle, *how), [self._operand(node.input(0))])
+        if node.op == "Resize":
+            return self._call(node, self._resize(node), [self._operand(value) for value in node.inputs])
         work = workload(node)
         return self._call(node, self._kernel(work), self._arguments(node, work))
+
+    def _resize(self, node: Node) -> tuple[Any, Any]:
+        if len(node.inputs) == 3:
+            return self._computed(node, moving.nearest)
+        requantize = node.get("requantize")
+        how = (int(node.get("data_zero_point", 0)), float(node.get("multiplier", 1.0)))
+        return self._computed(node, moving.linear, None if requantize is None else tuple(requantize), *how)
 
     def _kernel(self, work: Workload) -> tuple[Any, Any]:
         if work not in self.functions:

@@ -1,8 +1,12 @@
-"""Operators on blocked images that only move numbers, as expressions."""
+"""Operators on blocked images that move numbers, or mix those of a few pixels, as expressions."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from deburr.targets.kernels import epilogue
+from deburr.targets.kernels.workload import Requantize
+from deburr.targets.lower.resize import BITS
 
 
 def shuffle(
@@ -29,3 +33,36 @@ def shuffle(
         return data[n, source // block, y // strides[0], x // strides[1], source % block]
 
     return [data, te.compute(shape, element, name="output")]
+
+
+def nearest(tensors: list[Any]) -> list[Any]:
+    """The pixel that a table names for each row and column."""
+    from tvm import te
+
+    data, rows, columns = tensors
+    n, blocks, _, _, block = data.shape
+    shape = (n, blocks, rows.shape[0], columns.shape[0], block)
+    return [*tensors, te.compute(shape, lambda n, o, y, x, c: data[n, o, rows[y], columns[x], c], name="output")]
+
+
+def linear(tensors: list[Any], requantize: tuple[int, int, int] | None, zero_point: int, multiplier: float) -> list[Any]:
+    """Between two rows and two columns; integer weights are of `resize.BITS` bits."""
+    from tvm import te, tirx
+
+    data, rows, down, columns, right = tensors
+    n, blocks, _, _, block = data.shape
+    shape = (n, blocks, rows.shape[1], columns.shape[1], block)
+    one = tirx.const(1.0, "float32") if requantize is None else tirx.const(1 << BITS, "int32")
+
+    def element(n: Any, o: Any, y: Any, x: Any, c: Any) -> Any:
+        def row(index: Any) -> Any:
+            first, second = (data[n, o, index, columns[side, x], c].astype(one.ty.dtype) for side in (0, 1))
+            return first * (one - right[x]) + second * right[x]
+
+        total = row(rows[0, y]) * (one - down[y]) + row(rows[1, y]) * down[y]
+        if requantize is None:
+            return total
+        centred = total - (zero_point << (2 * BITS))
+        return epilogue.requantize(centred, tirx.const(multiplier, "float32"), Requantize(*requantize)).astype("uint8")
+
+    return [*tensors, te.compute(shape, element, name="output")]

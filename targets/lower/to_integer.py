@@ -13,7 +13,7 @@ from deburr.ir.node import Node
 from deburr.ir.types import DType
 from deburr.ir.value import Value
 from deburr.passes.core import Context
-from deburr.targets.lower import borders, dialect, integer_rules, lookup, matmul, movement
+from deburr.targets.lower import borders, dialect, integer_rules, lookup, matmul, movement, resize
 from deburr.targets.lower.epilogue import Bounds, Output, walk_activations
 
 Rule = Callable[[Node, Output], "Value | str"]
@@ -27,6 +27,7 @@ RULES: dict[str, Rule] = {
     "GlobalAveragePool": integer_rules.average_pool,
     "ReduceMean": integer_rules.average_pool,
     "Concat": integer_rules.concat,
+    "Resize": resize.linear,
 }
 
 

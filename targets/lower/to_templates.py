@@ -11,7 +11,7 @@ from deburr.ir.node import Node
 from deburr.ir.types import Array, DType, TensorType
 from deburr.ir.value import Value
 from deburr.passes.core import Context
-from deburr.targets.lower import dialect, matmul, movement, rows
+from deburr.targets.lower import dialect, matmul, movement, resize, rows
 from deburr.targets.lower.windows import Window, average_window, convolution_window
 
 
@@ -113,5 +113,6 @@ _BUILDERS = {
     "GlobalAveragePool": _average_pool,
     "ReduceMean": _average_pool,
     "Add": _add,
+    "Resize": resize.real,
     **rows.BUILDERS,
 }
