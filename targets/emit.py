@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from deburr.ir.errors import DeburrError
 from deburr.ir.model import Model
 from deburr.ir.node import Node
@@ -87,25 +85,11 @@ class _Emitter:
     def _own(self, node: Node) -> Any:
         if dialect.is_plain(node):
             return plain.emit(self.builder, node, [self._operand(value) for value in node.inputs])
-        if node.op == "Lookup":
-            return self._call(node, self._computed(node, _lookup), [self._operand(value) for value in node.inputs])
-        if node.op == "Concat":
-            sizes = tuple(node.get("in_channels"))
-            return self._call(node, self._computed(node, _concat, sizes), [self._operand(value) for value in node.inputs])
-        if node.op == "Shuffle":
-            how = (tuple(node.get("strides")), int(node.get("groups")), int(node.get("channels")), node.output().static_shape)
-            return self._call(node, self._computed(node, moving.shuffle, *how), [self._operand(node.input(0))])
-        if node.op == "Resize":
-            return self._call(node, self._resize(node), [self._operand(value) for value in node.inputs])
+        expression = moving.expression(node)
+        if expression is not None:
+            return self._call(node, self._computed(node, *expression), [self._operand(value) for value in node.inputs])
         work = workload(node)
         return self._call(node, self._kernel(work), self._arguments(node, work))
-
-    def _resize(self, node: Node) -> tuple[Any, Any]:
-        if len(node.inputs) == 3:
-            return self._computed(node, moving.nearest)
-        requantize = node.get("requantize")
-        how = (int(node.get("data_zero_point", 0)), float(node.get("multiplier", 1.0)))
-        return self._computed(node, moving.linear, None if requantize is None else tuple(requantize), *how)
 
     def _kernel(self, work: Workload) -> tuple[Any, Any]:
         if work not in self.functions:
@@ -177,33 +161,6 @@ class _Emitter:
         if _ints(operand.ty.shape) == tuple(shape):
             return operand
         return self.builder.emit(relax.op.reshape(operand, shape))
-
-
-def _lookup(tensors: list[Any]) -> list[Any]:
-    from tvm import te
-
-    data, table = tensors
-    return [data, table, te.compute(data.shape, lambda *at: table[data[at].astype("int32")], name="output")]
-
-
-def _concat(tensors: list[Any], channels: tuple[int, ...]) -> list[Any]:
-    """Along the channels of blocked images; what lies beyond the last channel repeats it."""
-    from tvm import te, tirx
-
-    n, _, height, width, block = _ints(tensors[0].shape)
-    ends = np.cumsum(channels).tolist()
-
-    def element(b: Any, o: Any, y: Any, x: Any, c: Any) -> Any:
-        value, channel = None, tirx.min(o * block + c, ends[-1] - 1)
-        for tensor, count, end in reversed(list(zip(tensors, channels, ends, strict=True))):
-            if (end - count) % block == 0:  # whole blocks: vectors stay vectors
-                part = tensor[b, tirx.min(o - (end - count) // block, -(-count // block) - 1), y, x, c]
-            else:
-                part = tensor[b, (channel - (end - count)) // block, y, x, (channel - (end - count)) % block]
-            value = part if value is None else tirx.if_then_else(o * block + c < end, part, value)
-        return value
-
-    return [*tensors, te.compute((n, -(-ends[-1] // block), height, width, block), element, name="output")]
 
 
 def _placeholder(value: Value) -> Any:

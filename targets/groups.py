@@ -17,7 +17,7 @@ def groups(lowered: Model) -> list[Group]:
 
 def _group(node: Node) -> Group:
     name = node.name or node.output().name
-    if node.op in ("Lookup", "Concat", "Shuffle", "Resize"):
+    if node.op in ("Lookup", "Concat", "Part", "Shuffle", "Resize"):
         return Group(layer=name, operator=node.op, shape="", dtype="", macs=0)
     work = workload(node)
     operator = type(work).__name__

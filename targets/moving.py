@@ -1,12 +1,35 @@
-"""Operators on blocked images that move numbers, or mix those of a few pixels, as expressions."""
+"""Operators on blocked images without a template: expressions that move numbers, or mix those of a few pixels."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from deburr.ir.node import Node
 from deburr.targets.kernels import epilogue
 from deburr.targets.kernels.workload import Requantize
 from deburr.targets.lower.resize import BITS
+
+
+def expression(node: Node) -> tuple[Any, ...] | None:
+    """How a node is defined: a function of its tensors, and what else that takes; None where it has a workload."""
+    shape = node.output().static_shape
+    if node.op == "Lookup":
+        return (lookup,)
+    if node.op == "Concat":
+        return concat, tuple(node.get("in_channels"))
+    if node.op == "Part":
+        return part, int(node.get("first")), int(node.get("channels")), shape
+    if node.op == "Shuffle":
+        return shuffle, tuple(node.get("strides")), int(node.get("groups")), int(node.get("channels")), shape
+    if node.op == "Resize" and len(node.inputs) == 3:
+        return (nearest,)
+    if node.op == "Resize":
+        requantize = node.get("requantize")
+        how = int(node.get("data_zero_point", 0)), float(node.get("multiplier", 1.0))
+        return linear, None if requantize is None else tuple(requantize), *how
+    return None
 
 
 def shuffle(
@@ -66,3 +89,49 @@ def linear(tensors: list[Any], requantize: tuple[int, int, int] | None, zero_poi
         return epilogue.requantize(centred, tirx.const(multiplier, "float32"), Requantize(*requantize)).astype("uint8")
 
     return [*tensors, te.compute(shape, element, name="output")]
+
+
+def part(tensors: list[Any], first: int, channels: int, shape: tuple[int, int, int, int, int]) -> list[Any]:
+    """Channels from `first` on; beyond the last one of the data it is repeated.
+
+    :param channels: of the data.
+    :param shape: the result's, blocked.
+    """
+    from tvm import te, tirx
+
+    (data,), block = tensors, shape[-1]
+
+    def element(n: Any, o: Any, y: Any, x: Any, c: Any) -> Any:
+        if first % block == 0:  # whole blocks: vectors stay vectors
+            return data[n, o + first // block, y, x, c]
+        channel = tirx.min(first + o * block + c, channels - 1)
+        return data[n, channel // block, y, x, channel % block]
+
+    return [data, te.compute(shape, element, name="output")]
+
+
+def lookup(tensors: list[Any]) -> list[Any]:
+    from tvm import te
+
+    data, table = tensors
+    return [data, table, te.compute(data.shape, lambda *at: table[data[at].astype("int32")], name="output")]
+
+
+def concat(tensors: list[Any], channels: tuple[int, ...]) -> list[Any]:
+    """Along the channels of blocked images; what lies beyond the last channel repeats it."""
+    from tvm import te, tirx
+
+    n, _, height, width, block = (int(size) for size in tensors[0].shape)
+    ends = np.cumsum(channels).tolist()
+
+    def element(b: Any, o: Any, y: Any, x: Any, c: Any) -> Any:
+        value, channel = None, tirx.min(o * block + c, ends[-1] - 1)
+        for tensor, count, end in reversed(list(zip(tensors, channels, ends, strict=True))):
+            if (end - count) % block == 0:  # whole blocks: vectors stay vectors
+                part = tensor[b, tirx.min(o - (end - count) // block, -(-count // block) - 1), y, x, c]
+            else:
+                part = tensor[b, (channel - (end - count)) // block, y, x, (channel - (end - count)) % block]
+            value = part if value is None else tirx.if_then_else(o * block + c < end, part, value)
+        return value
+
+    return [*tensors, te.compute((n, -(-ends[-1] // block), height, width, block), element, name="output")]

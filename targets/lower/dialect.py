@@ -12,6 +12,7 @@
     Quantize(x), Dequantize(q)    scale zero_point; the integers are u8 always
     Lookup(q, table [256])        any function of one u8
     Concat(q, ...)      along the channels; in_channels
+    Part(x)                       channels of x from `first` on
     Resize(x, rows, columns)      to the nearest pixel; tables of int32
     Resize(x, rows [2, H], weights [H], columns [2, W], weights [W])    between two; data_zero_point multiplier requantize
     Shuffle(x)          channels of phases (groups, phase, channel) become pixels: strides groups

@@ -13,7 +13,7 @@ from deburr.ir.node import Node
 from deburr.ir.types import DType
 from deburr.ir.value import Value
 from deburr.passes.core import Context
-from deburr.targets.lower import borders, dialect, integer_rules, lookup, matmul, movement, resize
+from deburr.targets.lower import borders, channels, dialect, integer_rules, lookup, matmul, movement, resize
 from deburr.targets.lower.epilogue import Bounds, Output, walk_activations
 
 Rule = Callable[[Node, Output], "Value | str"]
@@ -43,6 +43,8 @@ def to_integer(graph: Graph, context: Context) -> None:
             reason = matmul.integer(node)
             if reason:
                 context.remark(node, f"{reason}: runs in float")
+        elif dialect.is_onnx(node, "Split"):
+            channels.split(node)
         else:
             movement.move_dequantize_down(node)
     for node in list(graph.nodes):

@@ -11,13 +11,16 @@ from deburr.ir.node import Node
 from deburr.ir.types import Array, DType, TensorType
 from deburr.ir.value import Value
 from deburr.passes.core import Context
-from deburr.targets.lower import dialect, matmul, movement, resize, rows
+from deburr.targets.lower import channels, dialect, matmul, movement, resize, rows
 from deburr.targets.lower.windows import Window, average_window, convolution_window
 
 
 def to_templates(graph: Graph, context: Context) -> None:
     """Replace float32 operators by ours where their template fits; the others go through TVM's converters, with a remark."""
     for node in list(graph.nodes):
+        if node.graph is not None and dialect.is_onnx(node, "Split"):
+            channels.split(node)
+            continue
         build = _BUILDERS.get(node.op) if node.domain in ("", "ai.onnx") else None
         if build is None or node.graph is None:
             continue
@@ -113,6 +116,7 @@ _BUILDERS = {
     "GlobalAveragePool": _average_pool,
     "ReduceMean": _average_pool,
     "Add": _add,
+    "Concat": channels.concat,
     "Resize": resize.real,
     **rows.BUILDERS,
 }
