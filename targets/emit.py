@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from deburr.ir.errors import DeburrError
 from deburr.ir.model import Model
 from deburr.ir.node import Node
 from deburr.ir.types import Array, TensorType
 from deburr.ir.value import Value
-from deburr.targets import foreign
+from deburr.targets import foreign, moving, plain
 from deburr.targets.kernels import build, pack
-from deburr.targets.kernels.workload import Conv2d, Workload
+from deburr.targets.kernels.workload import Conv2d, MatMul, Workload
 from deburr.targets.kernels.workload_text import representative, to_text
 from deburr.targets.lower import dialect
 from deburr.targets.lower.workloads import workload
@@ -102,11 +100,11 @@ class _Emitter:
         return self.made[value]
 
     def _own(self, node: Node) -> Any:
-        if node.op == "Lookup":
-            return self._call(node, self._computed(node, _lookup), [self._operand(value) for value in node.inputs])
-        if node.op == "Concat":
-            sizes = tuple(node.get("in_channels"))
-            return self._call(node, self._computed(node, _concat, sizes), [self._operand(value) for value in node.inputs])
+        if dialect.is_plain(node):
+            return plain.emit(self.builder, node, [self._operand(value) for value in node.inputs])
+        expression = moving.expression(node)
+        if expression is not None:
+            return self._call(node, self._computed(node, *expression), [self._operand(value) for value in node.inputs])
         work = workload(node)
         return self._call(node, self._kernel(work), self._arguments(node, work))
 
@@ -138,6 +136,8 @@ class _Emitter:
     def _arguments(self, node: Node, work: Workload) -> list[Any]:
         from tvm import relax
 
+        if isinstance(work, MatMul):
+            return self._of_product(node, work)
         if not isinstance(work, Conv2d):
             return [self._operand(value) for value in node.inputs]
         weight, bias = _array(node, 1), _array(node, 2)
@@ -146,6 +146,19 @@ class _Emitter:
         constants = [relax.const(array) for array in packed.values()]
         residual = node.optional_input(4)
         return [self._operand(node.input(0)), *constants, *([] if residual is None else [self._operand(residual)])]
+
+    def _of_product(self, node: Node, work: MatMul) -> list[Any]:
+        from tvm import relax
+
+        bias, scale, residual = (node.optional_input(index) for index in (2, 3, 4))
+        packed = pack.pack_matmul(
+            work, self.target, None if work.b else _array(node, 1), None if bias is None else bias.array,
+            None if scale is None else scale.array,
+        )  # fmt: skip
+        weight = packed.pop("weight", None)
+        second = self._operand(node.input(1)) if weight is None else relax.const(weight)
+        constants = [relax.const(array) for array in packed.values()]
+        return [self._operand(node.input(0)), second, *constants, *([] if residual is None else [self._operand(residual)])]
 
     def _call(self, node: Node, function: tuple[Any, Any], operands: list[Any]) -> Any:
         """Call a function; where a pixel stands for an image, the shapes differ by axes of size 1."""
@@ -165,33 +178,6 @@ class _Emitter:
         if _ints(operand.ty.shape) == tuple(shape):
             return operand
         return self.builder.emit(relax.op.reshape(operand, shape))
-
-
-def _lookup(tensors: list[Any]) -> list[Any]:
-    from tvm import te
-
-    data, table = tensors
-    return [data, table, te.compute(data.shape, lambda *at: table[data[at].astype("int32")], name="output")]
-
-
-def _concat(tensors: list[Any], channels: tuple[int, ...]) -> list[Any]:
-    """Along the channels of blocked images; what lies beyond the last channel repeats it."""
-    from tvm import te, tirx
-
-    n, _, height, width, block = _ints(tensors[0].shape)
-    ends = np.cumsum(channels).tolist()
-
-    def element(b: Any, o: Any, y: Any, x: Any, c: Any) -> Any:
-        value, channel = None, tirx.min(o * block + c, ends[-1] - 1)
-        for tensor, count, end in reversed(list(zip(tensors, channels, ends, strict=True))):
-            if (end - count) % block == 0:  # whole blocks: vectors stay vectors
-                part = tensor[b, tirx.min(o - (end - count) // block, -(-count // block) - 1), y, x, c]
-            else:
-                part = tensor[b, (channel - (end - count)) // block, y, x, (channel - (end - count)) % block]
-            value = part if value is None else tirx.if_then_else(o * block + c < end, part, value)
-        return value
-
-    return [*tensors, te.compute((n, -(-ends[-1] // block), height, width, block), element, name="output")]
 
 
 def _placeholder(value: Value) -> Any:

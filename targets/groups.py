@@ -12,18 +12,28 @@ from deburr.targets.manifest import Group
 
 def groups(lowered: Model) -> list[Group]:
     """One for each call of a function of ours; what TVM's own converters make has none."""
-    return [_group(node) for node in lowered.graph.nodes if node.domain == dialect.DOMAIN]
+    return [_group(node) for node in lowered.graph.nodes if node.domain == dialect.DOMAIN and not dialect.is_plain(node)]
 
 
 def _group(node: Node) -> Group:
     name = node.name or node.output().name
-    if node.op in ("Lookup", "Concat"):
+    if node.op in ("Lookup", "Concat", "Part", "Shuffle", "Resize"):
         return Group(layer=name, operator=node.op, shape="", dtype="", macs=0)
     work = workload(node)
     operator = type(work).__name__
+    if isinstance(work, w.MatMul):
+        return Group(layer=name, operator=operator, shape=_product(work), dtype=work.dtype, macs=work.macs)
     if isinstance(work, w.Conv2d):
         return Group(layer=name, operator=operator, shape=_convolution(work), dtype=work.dtype, macs=work.macs)
     return Group(layer=name, operator=operator, shape="", dtype=getattr(work, "dtype", ""), macs=0)
+
+
+def _product(work: w.MatMul) -> str:
+    """`12x 128x64 64x128`: how many, rows and depth, depth and columns."""
+    text = f"{work.rows}x{work.depth} {work.depth}x{work.columns}"
+    text = f"{work.batches}x {text}" if work.batches > 1 else text
+    is_sum = work.add is not None or (work.float_epilogue is not None and work.float_epilogue.residual)
+    return text + (" +sum" if is_sum else "")
 
 
 def _convolution(work: w.Conv2d) -> str:

@@ -24,6 +24,7 @@ class Isa:
 # The best one first, for each architecture. On aarch64 a block of 16 channels is one register of activations.
 ISAS: Mapping[str, Isa] = {
     "avx512vnni": Isa("x86_64", 16, 16, ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")),
+    "avxvnni": Isa("x86_64", 8, 8, ("avx2", "fma", "avxvnni")),
     "avx2": Isa("x86_64", 8, 8, ("avx2", "fma")),
     "generic": Isa("x86_64", 4, 8),
     "i8mm": Isa("aarch64", 4, 16, ("neon", "dotprod", "i8mm")),

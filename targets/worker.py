@@ -71,7 +71,10 @@ def compile_module(
     import tvm
     from tvm import relax
 
+    from deburr.targets.schedules import transcendental
     from deburr.targets.schedules.default import schedule_module
+
+    transcendental.register()
 
     device = tvm.target.Target(dict(target.tvm))
     with device:

@@ -180,3 +180,34 @@ def samples(model: onnx.ModelProto, count: int = 4, seed: int = 1) -> dict[str, 
             dtype = helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
             data[info.name] = random.standard_normal(dims).astype(dtype)
     return data
+
+
+def transformer_layer(tokens: int = 10, width: int = 24, heads: int = 3, inner: int = 40) -> onnx.ModelProto:
+    """Self-attention and a feed-forward block with GELU, each with a sum and a LayerNormalization, as PyTorch exports them."""
+    builder = Builder()
+
+    def linear(x: str, inputs: int, outputs: int) -> str:
+        weight = builder.weight(inputs, outputs, scale=inputs**-0.5)
+        return builder.node("Add", [builder.node("MatMul", [x, weight]), builder.weight(outputs, scale=0.1)])
+
+    def split(x: str, order: list[int]) -> str:
+        shape = builder.constant(np.array([0, tokens, heads, width // heads]))
+        return builder.node("Transpose", [builder.node("Reshape", [linear(x, width, width), shape])], perm=order)
+
+    def normalized(x: str, output: str = "") -> str:
+        return builder.node(
+            "LayerNormalization", [x, builder.weight(width, scale=1.0), builder.weight(width, scale=0.1)], output, axis=-1
+        )
+
+    scores = builder.node("MatMul", [split("x", [0, 2, 1, 3]), split("x", [0, 2, 3, 1])])
+    scores = builder.node("Div", [scores, builder.constant(np.float32((width // heads) ** 0.5))])
+    mixed = builder.node("MatMul", [builder.node("Softmax", [scores], axis=-1), split("x", [0, 2, 1, 3])])
+    joined = builder.node("Transpose", [mixed], perm=[0, 2, 1, 3])
+    joined = builder.node("Reshape", [joined, builder.constant(np.array([0, tokens, width]))])
+    x = normalized(builder.node("Add", [linear(joined, width, width), "x"]))
+    wide = linear(x, width, inner)
+    erf = builder.node("Erf", [builder.node("Div", [wide, builder.constant(np.float32(2**0.5))])])
+    wide = builder.node("Mul", [wide, builder.node("Add", [erf, builder.constant(np.float32(1))])])
+    wide = builder.node("Mul", [wide, builder.constant(np.float32(0.5))])
+    normalized(builder.node("Add", [linear(wide, inner, width), x]), "y")
+    return builder.model({"x": ["batch", tokens, width]}, {"y": ["batch", tokens, width]})

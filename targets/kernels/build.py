@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deburr.targets.kernels import conv2d, depthwise, elementwise, pool
-from deburr.targets.kernels.workload import Add, ChangeLayout, Conv2d, Dequantize, Pool2d, Quantize, Workload
+from deburr.targets.kernels import conv2d, depthwise, elementwise, matmul, pool, rows
+from deburr.targets.kernels.workload import Add, ChangeLayout, Conv2d, Dequantize, MatMul, Pool2d, Quantize, Rows, Workload
 from deburr.targets.schedules import cpu, space, tile
+from deburr.targets.schedules import matmul as matmul_schedule
+from deburr.targets.schedules import rows as rows_schedule
 
 if TYPE_CHECKING:
     from deburr.targets.kernels.conv2d import Definition
@@ -38,8 +40,9 @@ class Kernel:
 def kernel(workload: Workload, target: Target, schedule: ConvSchedule | None = None) -> Kernel:
     """The kernel that computes `workload` on `target`.
 
-    Arguments of a convolution: data, weight, bias, multiplier (integer only), residual (where there is one), output; of a
-    sum: a, b, output; of everything else: data, output. `pack.pack_conv2d` makes the constant ones.
+    Arguments of a convolution: data, weight, bias, multiplier (integer only), residual (where there is one), output. Those of a
+    matrix product are the same, with a computed `b` for the weight and no bias then; of a sum: a, b, output; of what
+    normalizes: data, scale, bias, output; of everything else: data, output. `pack` makes the constant ones.
 
     :param schedule: tile sizes of a convolution or pool; the analytic default if None.
     """
@@ -54,6 +57,13 @@ def kernel(workload: Workload, target: Target, schedule: ConvSchedule | None = N
                 raise ValueError(f"{cut.ow_tile} columns in a register tile, where an instruction takes them in pairs")
             definition = conv2d.define(workload, target.isa, cut.extent(workload))
             module = cpu.convolution(_module(definition), workload, target.isa, cut)
+        case MatMul():
+            cut = schedule or matmul_schedule.default(workload, target.isa, target.cores)
+            definition = matmul.define(workload, target.isa, matmul_schedule.rows_of(workload, cut))
+            module = matmul_schedule.schedule(_module(definition), workload, target.isa, cut)
+        case Rows():
+            definition = rows.define(workload)
+            module = rows_schedule.schedule(_module(definition), workload, parallel=target.cores > 1)
         case Pool2d():
             definition = pool.define(workload)
             module = cpu.reduction(_module(definition), schedule or space.default_schedule(workload, target))

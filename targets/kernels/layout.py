@@ -33,19 +33,21 @@ class WeightLayout:
 def weight_layout(workload: Conv2d, isa: str) -> WeightLayout:
     """The layout that the widest exact multiply-accumulate of `isa` wants.
 
-    VNNI's vpdpbusd and i8mm's usdot take four u8 x s8; i8mm's usmmla takes eight, for two pixels. sdot takes four s8 x s8, so
-    128 is taken off the data. AVX2 has vpmaddubsw, whose int16 sums saturate, so both sides are widened to int16 and vpmaddwd
-    takes two; NEON without sdot widens as well. The plain path leaves the choice to LLVM.
+    VNNI's vpdpbusd, 512 bits wide or 256, and i8mm's usdot take four u8 x s8; i8mm's usmmla takes eight, for two pixels. sdot
+    takes four s8 x s8, so 128 is taken off the data. AVX2 has vpmaddubsw, whose int16 sums saturate, so both sides are widened
+    to int16 and vpmaddwd takes two; NEON without sdot widens as well. The plain path leaves the choice to LLVM.
     """
     if workload.dtype == "float32":
         return WeightLayout(1, "float32", "float32")
     if isa == "avx512vnni" and workload.in_block % 4 == 0 and workload.out_block % 16 == 0:
         return WeightLayout(4, "int8", "uint8")
+    if isa == "avxvnni" and workload.in_block % 4 == 0 and workload.out_block % 8 == 0:
+        return WeightLayout(4, "int8", "uint8")
     if isa == "i8mm" and workload.in_block % 16 == 0 and workload.out_block % 2 == 0 and workload.out_width > 1:
         return WeightLayout(8, "int8", "uint8", pixels=2)
     if isa in ("dotprod", "i8mm") and workload.in_block % 4 == 0 and workload.out_block % 4 == 0:
         return WeightLayout(4, "int8", "uint8") if isa == "i8mm" else WeightLayout(4, "int8", "int8", 128)
-    if isa in ("avx512vnni", "avx2") and workload.in_block % 2 == 0 and workload.out_block % 8 == 0:
+    if isa in ("avx512vnni", "avxvnni", "avx2") and workload.in_block % 2 == 0 and workload.out_block % 8 == 0:
         return WeightLayout(2, "int16", "int16")
     return WeightLayout(1, "int16", "int16")
 

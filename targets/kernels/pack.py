@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from deburr.ir.errors import DeburrError
-from deburr.targets.kernels import layout
+from deburr.targets.kernels import layout, matmul
 
 if TYPE_CHECKING:
     from deburr.ir.types import Array
-    from deburr.targets.kernels.workload import Conv2d
+    from deburr.targets.kernels.workload import Conv2d, MatMul
     from deburr.targets.target import Target
 
 INT32 = np.iinfo(np.int32)
@@ -47,6 +47,25 @@ def pack_conv2d(
         "bias": pack_channels(folded, w.out_block),
         "multiplier": pack_channels(scale, w.out_block),
     }
+
+
+def pack_matmul(
+    workload: MatMul, target: Target, matrix: Array | None, bias: Array | None, multiplier: Array | None
+) -> dict[str, Array]:
+    """The constant arguments of a matrix product's kernel, by name, as `pack_conv2d`.
+
+    :param matrix: [K, N], int8 or float32; None where it is computed.
+    """
+    like = matmul.convolution(workload, target.isa)
+    if matrix is None:
+        if workload.dtype == "float32" or multiplier is None:
+            return {}
+        return {
+            "multiplier": pack_channels(np.broadcast_to(multiplier.astype(np.float32), (workload.columns,)), workload.block)
+        }
+    deep = np.zeros((workload.columns, like.in_channels, 1, 1), matrix.dtype)
+    deep[:, : workload.depth, 0, 0] = matrix.T
+    return pack_conv2d(like, target, deep, bias, multiplier)
 
 
 def fold_zero_point(weight: Array, bias: Array | None, zero_point: int) -> npt.NDArray[np.int32]:

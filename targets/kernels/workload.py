@@ -6,6 +6,7 @@ Activations are blocked, [N, ceil(C / block), H, W, block]; channels beyond C ho
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,55 @@ class Conv2d:
 
 
 @dataclass(frozen=True, slots=True)
+class Operand:
+    """How a matrix lies in memory: `order` names the logical axis of each physical one, -1 where that has one element.
+
+    Logical axes are the batch's, then rows and columns. A batch axis that `order` leaves out is repeated.
+    """
+
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MatMul:
+    """``out[..., m, n] = epilogue(sum_k a[..., m, k] * b[..., k, n])``, nothing in blocks but what is packed.
+
+    Integer (`dtype` "uint8"): u8 `a`; `b` None is a constant s8 matrix, packed beforehand, with an s32 bias [N] (zero point of
+    `a` folded in); else `b` is u8, both zero points are in the workload and there is no bias. An f32 multiplier [N], then as
+    `Conv2d`; a float result takes an f32 residual. Float: likewise, bias [N] where `b` is None, `scale` on the sums.
+    """
+
+    a: Operand
+    b: Operand | None
+    out: Operand
+    batch: tuple[int, ...]
+    rows: int
+    columns: int
+    depth: int
+    dtype: str = "uint8"
+    block: int = 16  # columns that are packed together
+    a_zero_point: int = 0
+    b_zero_point: int = 0
+    scale: float = 1.0
+    requantize: Requantize | None = None
+    add: FixedPointAdd | None = None
+    float_epilogue: FloatEpilogue | None = None
+
+    @property
+    def out_dtype(self) -> str:
+        return "uint8" if self.requantize is not None else "float32"
+
+    @property
+    def batches(self) -> int:
+        return prod(self.batch)
+
+    @property
+    def macs(self) -> int:
+        return self.batches * self.rows * self.columns * self.depth
+
+
+@dataclass(frozen=True, slots=True)
 class Pool2d:
     """Max pooling (bits unchanged), or average pooling with requantization; global pooling is a kernel as large as the image.
 
@@ -123,6 +173,23 @@ class Pool2d:
     @property
     def out_width(self) -> int:
         return _out_size(self.in_width, self.kernel[1], self.strides[1], self.pads[1] + self.pads[3], 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What looks at a whole row of a row-major float32 matrix to compute each of its elements, or one number for the row.
+
+    `kind` "softmax"; "normalize", ``(x - mean) / sqrt(variance + epsilon) * scale[c] + bias[c]`` with the c of element i being
+    ``i // inner % channels``, counted through all rows; "mean", "sum", "max", "min" give [rows].
+    """
+
+    kind: str
+    rows: int
+    size: int
+    lanes: int
+    channels: int = 0
+    inner: int = 1
+    epsilon: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +241,7 @@ class ChangeLayout:
     to_block: int
 
 
-Workload = Conv2d | Pool2d | Add | Quantize | Dequantize | ChangeLayout
+Workload = Conv2d | MatMul | Pool2d | Rows | Add | Quantize | Dequantize | ChangeLayout
 
 
 def _out_size(size: int, kernel: int, stride: int, pad: int, dilation: int) -> int:

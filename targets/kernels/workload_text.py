@@ -9,7 +9,9 @@ from typing import Any
 
 from deburr.targets.kernels import workload as w
 
-_KINDS = {kind.__name__: kind for kind in (w.Conv2d, w.Pool2d, w.Add, w.Quantize, w.Dequantize, w.ChangeLayout)}
+_KINDS = {
+    kind.__name__: kind for kind in (w.Conv2d, w.MatMul, w.Pool2d, w.Rows, w.Add, w.Quantize, w.Dequantize, w.ChangeLayout)
+}
 
 
 def to_text(workload: w.Workload) -> str:

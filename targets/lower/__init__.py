@@ -13,18 +13,21 @@ def lower(model: Model, target: Target, *, fuse_sums: bool = True) -> list[str]:
     :param fuse_sums: False keeps every quantized tensor of the model in the graph, for tests.
     """
     from deburr.ir.inference import infer
-    from deburr.targets.lower import borders, dialect, fuse, layout, to_integer, to_templates, widen
+    from deburr.targets.lower import borders, dialect, fuse, layout, matmul, to_integer, to_templates, transposed, widen
 
     context = Context(model)
     model.opset_imports[dialect.DOMAIN] = dialect.VERSION
     widen.widen(model, context)
+    transposed.rewrite(model.graph, context)
     to_integer.to_integer(model.graph, context)
     borders.fold_weights(model.graph)
     dialect.remove_dead(model)
     infer(model)
     to_templates.to_templates(model.graph, context)
+    dialect.remove_dead(model)
     if fuse_sums:
         fuse.fuse(model.graph)
+    matmul.fold_transposes(model.graph)
     dialect.remove_dead(model)
     layout.assign_layouts(model.graph, target)
     return [

@@ -82,12 +82,13 @@ def fold_weights(graph: Graph) -> None:
     """Weights that no integer operator took become float32 constants."""
     for node in list(graph.nodes):
         if dialect.is_onnx(node, "DequantizeLinear") and not node.output().is_output:
-            real = _real(node)
+            real = real_constant(node)
             if real is not None:
                 node.output().replace_uses(dialect.constant(graph, real, node.output().name))
 
 
-def _real(node: Node) -> Array | None:
+def real_constant(node: Node) -> Array | None:
+    """What a DequantizeLinear makes of constants, float32; None where they are none."""
     integers, scale, zero = _integers(node.input(0)), node.input(1).array, node.optional_input(2)
     zeros = np.zeros((), np.int32) if zero is None else zero.array
     if integers is None or scale is None or zeros is None or scale.dtype != np.float32:
@@ -134,8 +135,8 @@ def _mark_quantize(graph: Graph, node: Node, context: Context) -> None:
     if shift is None:
         context.remark(node, f"its integers are {value.dtype}, and kernels read 8 bits: runs in float", "calibrate for u8")
         return
-    if scale is None or dialect.image_of(node.input(0)) is None:
-        context.remark(node, "its scale is not one constant for a u8 or s8 image: runs in float", "quantize per tensor")
+    if scale is None or node.input(0).static_shape is None:
+        context.remark(node, "its scale is not one constant for a u8 or s8 tensor: runs in float", "quantize per tensor")
         return
     readers = [reader for reader in value.consumers if dialect.is_onnx(reader, "DequantizeLinear") and _tensor_scale(reader)]
     if shift and (len(readers) < len(value.consumers) or value.is_output):
@@ -150,7 +151,7 @@ def _mark_quantize(graph: Graph, node: Node, context: Context) -> None:
 
 def _mark_plain_dequantize(graph: Graph, node: Node) -> None:
     value = node.input(0)
-    if value.dtype is DType.UINT8 and value.array is None and _tensor_scale(node) and dialect.image_of(value) is not None:
+    if value.dtype is DType.UINT8 and value.array is None and _tensor_scale(node) and value.static_shape is not None:
         _replace_dequantize(node, value, 0)
 
 

@@ -3,15 +3,24 @@
     Conv2d(data, weight [O, I/groups, kh, kw], bias [O], multiplier [O] or none, residual or none) -> image
         kernel strides pads dilations groups; data_zero_point, requantize = (zero point, low, high),
         add = FixedPointAdd's fields; for float: low, high
+    MatMul(a, b [K, N] or computed, bias [N] or none, multiplier [N] or [1] or none, residual or none)
+        batch rows columns depth; a_shape a_order, b_shape b_order where b is computed, out_shape out_order (Operand's fields);
+        a_zero_point b_zero_point requantize add; for float results: low, high; for float: scale
+    Rows(x, scale, bias)          kind rows size; channels inner epsilon where it normalizes; plain, any shape
     Pool2d(data)        kind kernel strides pads; data_zero_point multiplier requantize
     Add(a, b)           add = FixedPointAdd's fields; for float: low, high
     Quantize(x), Dequantize(q)    scale zero_point; the integers are u8 always
     Lookup(q, table [256])        any function of one u8
     Concat(q, ...)      along the channels; in_channels
+    Part(x)                       channels of x from `first` on
+    Resize(x, rows, columns)      to the nearest pixel; tables of int32
+    Resize(x, rows [2, H], weights [H], columns [2, W], weights [W])    between two; data_zero_point multiplier requantize
+    Shuffle(x)          channels of phases (groups, phase, channel) become pixels: strides groups
     ChangeLayout(x)     from_block to_block (0: plain)
 
 An image is [N, C, H, W], or [N, C] which stands for one pixel. layout.py gives images their blocked shape and every node the
-attributes `channels`, `in_block` and `out_block`.
+attributes `channels`, `in_block` and `out_block`. `MatMul` and `Rows` take and give plain tensors of any rank, and so do nodes
+on single elements where no blocks are about: those have the attribute `plain`.
 """
 
 from __future__ import annotations
@@ -41,6 +50,11 @@ def is_op(node: Node | None, *ops: str) -> bool:
 def is_onnx(node: Node | None, *ops: str) -> bool:
     """Whether `node` is one of these operators of ONNX."""
     return node is not None and node.domain in ("", "ai.onnx") and node.op in ops
+
+
+def is_plain(node: Node) -> bool:
+    """Whether a node of ours combines single elements of tensors that are in no blocks: it fuses with TVM's own around it."""
+    return is_op(node, "Quantize", "Dequantize", "Lookup", "Add") and bool(node.get("plain", 0))
 
 
 def build(

@@ -52,24 +52,38 @@ def _absorb_sum(node: Node, conv: Node, residual: Value, *, swapped: bool) -> No
 
 def _can_hold_sum(value: Value) -> bool:
     conv = value.producer
-    if conv is None or not dialect.is_op(conv, "Conv2d") or not dialect.single_use(value) or conv.optional_input(4) is not None:
+    if (
+        conv is None
+        or not dialect.is_op(conv, "Conv2d", "MatMul")
+        or not dialect.single_use(value)
+        or conv.optional_input(4) is not None
+    ):
         return False
-    if conv.input(0).dtype is DType.UINT8:
-        return conv.get("requantize") is not None
+    if conv.get("requantize") is not None:
+        return True
+    if conv.input(0).dtype is DType.UINT8 and conv.op == "Conv2d":
+        return False
     return conv.get("low") is None and conv.get("high") is None
 
 
 def _fuse_activation(node: Node) -> None:
     """Relu or Clip behind a float convolution or sum."""
     before, limits = node.input(0).producer, limits_of(node)
+    if dialect.is_op(before, "Shuffle") and before is not None and dialect.single_use(before.output()):
+        before = before.input(0).producer if dialect.single_use(before.input(0)) else None
     if before is None or limits is None or not dialect.single_use(node.input(0)) or node.output().dtype is not DType.FLOAT:
         return
-    if not dialect.is_op(before, "Conv2d", "Add") or before.input(0).dtype is not DType.FLOAT:
+    if not dialect.is_op(before, "Conv2d", "MatMul", "Add") or not _ends_in_float(before):
         return
     bounds = Bounds(*limits).within(float(before.get("low", -math.inf)), float(before.get("high", math.inf)))
     before.set_attribute("low", bounds.low)
     before.set_attribute("high", bounds.high)
-    dialect.replace(node, before.output())
+    dialect.replace(node, node.input(0))
+
+
+def _ends_in_float(node: Node) -> bool:
+    """Whether a clamp fits behind it: convolutions of integers have none for float results."""
+    return node.input(0).dtype is DType.FLOAT or (node.op == "MatMul" and node.get("requantize") is None)
 
 
 def _producer(value: Value) -> Node:

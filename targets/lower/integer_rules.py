@@ -62,7 +62,7 @@ def add(node: Node, out: Output) -> Value | str:
     a, b = scale_of(node.input(0)), scale_of(node.input(1))
     if a is None or b is None or out.scale is None:
         return "an operand is not quantized"
-    if node.input(0).static_shape != node.input(1).static_shape or dialect.image_of(node.input(0)) is None:
+    if node.input(0).static_shape != node.input(1).static_shape or node.input(0).static_shape is None:
         return "its operands have two shapes"
     attributes = {"add": astuple(fit(a, b, out.scale, out.bounds.quantized(out.scale)))}
     operands = [_integers(node.input(0)), _integers(node.input(1))]

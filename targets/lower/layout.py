@@ -19,17 +19,19 @@ FEW_CHANNELS = 4  # the first layer's images take blocks of this size: blocks of
 
 def assign_layouts(graph: Graph, target: Target) -> None:
     """Give images their blocked shape, [N, ceil(C / block), H, W, block], and put in `ChangeLayout` where two sides differ."""
-    _Assignment(graph, target.block).run()
+    _Assignment(graph, target.block, target.lanes).run()
 
 
 @dataclass
 class _Assignment:
     graph: Graph
     block: int
+    lanes: int
     blocks: dict[Value, int] = field(default_factory=dict)  # absent: plain
     shapes: dict[Value, tuple[int, int, int, int]] = field(default_factory=dict)  # N, C, H, W of blocked values
     plain: dict[Value, TensorType] = field(default_factory=dict)  # the ONNX type of blocked values
     changed: dict[tuple[Value, int], Value] = field(default_factory=dict)
+    leading: set[Node] = field(default_factory=set)
 
     def run(self) -> None:
         for node in list(self.graph.nodes):
@@ -40,7 +42,13 @@ class _Assignment:
                 self._hand_over(old, new)
 
     def _visit(self, node: Node) -> None:
-        if dialect.is_op(node, "Quantize"):
+        if dialect.is_op(node, "MatMul", "Rows"):
+            self._require(node, PLAIN)
+            node.set_attribute(*(("block", self.block) if node.op == "MatMul" else ("lanes", self.lanes)))
+        elif self._is_plain(node):
+            self._require(node, PLAIN)
+            node.set_attribute("plain", 1)
+        elif dialect.is_op(node, "Quantize"):
             self._require(node, PLAIN)
             self._place(node, self._block_for(node.output()))
         elif dialect.is_op(node, "Dequantize"):
@@ -60,6 +68,26 @@ class _Assignment:
             self._forward(node)
         else:
             self._require(node, PLAIN)
+
+    def _is_plain(self, node: Node) -> bool:
+        """Whether a node of ours that takes single elements has nothing to do with blocks: before it or behind it."""
+        if not dialect.is_op(node, "Quantize", "Dequantize", "Lookup", "Add"):
+            return False
+        images = [value for value in node.inputs if value is not None and value.array is None]
+        if any(value in self.blocks for value in images):
+            return False
+        return any(dialect.image_of(value) is None for value in images) or not self._leads_to_blocks(node.output())
+
+    def _leads_to_blocks(self, value: Value) -> bool:
+        """Whether an operator on blocks reads a value, or what single elements of it become."""
+        for use in value.uses:
+            if dialect.is_op(use.node, "Conv2d", "Pool2d", "Concat") or (use.node in self.leading):
+                return True
+            single = dialect.is_op(use.node, "Lookup", "Add", "Quantize")
+            if single and self._leads_to_blocks(use.node.output()):
+                self.leading.add(use.node)
+                return True
+        return False
 
     def _is_same_image(self, node: Node) -> bool:
         """A reshape between [N, C, 1, 1] and [N, C]: nothing moves."""

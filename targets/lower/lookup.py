@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from deburr.ir.graph import Graph
@@ -10,7 +12,7 @@ from deburr.ir.node import Node
 from deburr.ir.types import Array, DType, TensorType
 from deburr.ir.value import Value
 from deburr.targets.lower import dialect
-from deburr.targets.lower.borders import Scale, scale_of
+from deburr.targets.lower.borders import Scale, real_constant, scale_of
 from deburr.targets.lower.epilogue import Output
 
 # Operators that give one element for one element of their first input (the rest, if any, must be constants of one element).
@@ -21,24 +23,92 @@ ELEMENTWISE = frozenset({
     "ThresholdedRelu",
 })  # fmt: skip
 BINARY = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu"})
+LARGEST_CONE = 64  # values between one quantized tensor and the next
 
 
 def replacement(quantize: Node, opset: int) -> Value | None:
-    """For `Dequantize`, elementwise operators, `Quantize`: a table on the integers, or the integers as they are."""
-    chain: list[Node] = []
-    value = quantize.input(0)
-    while (scale := scale_of(value)) is None:
+    """For elementwise operators between one quantized tensor and `Quantize`: a table on the integers, or these as they are.
+
+    They may branch and join again, as GELU and SiLU do where they are spelt out, and pass through integers on the way.
+    """
+    cone = _cone(quantize.input(0))
+    if cone is None:
+        return None
+    base, order = cone
+    reals: dict[Value, Array] = {}
+    for value in order:
         node = value.producer
-        if node is None or not is_elementwise(node):
-            return None
-        chain.append(node)
-        value = node.input(_data_index(node))
-    assert value.producer is not None
+        assert node is not None
+        scale = scale_of(value)
+        reals[value] = _evaluate(node, reals, opset) if scale is None else _levels(node.input(0), scale)
     out = Scale(float(quantize.get("scale")), int(quantize.get("zero_point")))
-    real = _dequantize(scale)
-    for node in reversed(chain):
-        real = _evaluate(node, real, opset)
-    return _apply(value.producer.input(0), _quantize(real, out), quantize)
+    return _apply(base, _quantize(reals[quantize.input(0)], out), quantize)
+
+
+def _cone(value: Value) -> tuple[Value, list[Value]] | None:
+    """The one u8 tensor that `value` is an elementwise function of, and what lies between, operands first; None for others."""
+    base: Value | None = None
+    order: dict[Value, None] = {}
+    waiting = [value]
+    while waiting:
+        current = waiting[-1]
+        operands = _operands(current)
+        if operands is None or len(order) > LARGEST_CONE or current.static_shape != value.static_shape:
+            return None
+        missing = [operand for operand in operands if operand not in order]
+        if missing:
+            waiting += missing
+            continue
+        if not operands:
+            found = _base(current)
+            base = base or found
+            if found is not base:
+                return None
+        order[waiting.pop()] = None
+    return None if base is None else (base, list(order))
+
+
+def _operands(value: Value) -> list[Value] | None:
+    """The tensors that an elementwise operator combines; none for a `Dequantize`d one; None where it is neither."""
+    if scale_of(value) is not None:
+        return []
+    node = value.producer
+    if node is None or not dialect.is_onnx(node, *ELEMENTWISE, *BINARY) or len(node.outputs) != 1:
+        return None
+    operands = [operand for operand in node.inputs if operand is not None and _number(operand) is None]
+    fits = operands and (node.op in BINARY or operands == [node.input(0)])
+    return operands if fits else None
+
+
+def _base(value: Value) -> Value:
+    """The integers that those of a `Dequantize`d value are a table of."""
+    assert value.producer is not None
+    integers = value.producer.input(0)
+    while integers.producer is not None and dialect.is_op(integers.producer, "Lookup"):
+        integers = integers.producer.input(0)
+    return integers
+
+
+def _levels(integers: Value, scale: Scale) -> Array:
+    """What each level of the base stands for once it went through the tables before `integers`."""
+    tables = []
+    while integers.producer is not None and dialect.is_op(integers.producer, "Lookup"):
+        tables.append(integers.producer.input(1).array)
+        integers = integers.producer.input(0)
+    levels: Array = np.arange(256)
+    for table in reversed(tables):
+        assert table is not None
+        levels = table[levels]
+    real: Array = _dequantize(scale)[levels]
+    return real
+
+
+def _number(value: Value) -> Array | None:
+    """A constant of one element, [1]; one that is stored as an integer beside its scale too."""
+    array = value.array
+    if array is None and value.producer is not None and dialect.is_onnx(value.producer, "DequantizeLinear"):
+        array = real_constant(value.producer)
+    return None if array is None or array.size != 1 else array.reshape(1)
 
 
 def requantized(value: Value, out: Output) -> Value:
@@ -49,18 +119,6 @@ def requantized(value: Value, out: Output) -> Value:
     assert out.scale is not None
     low, high = out.bounds.quantized(out.scale)
     return _apply(node.input(0), np.clip(_quantize(_dequantize(scale), out.scale), low, high), node)
-
-
-def is_elementwise(node: Node) -> bool:
-    """Whether each element of the only output depends on the same element of one input, and on constants."""
-    others = [value for index, value in enumerate(node.inputs) if value is not None and index != _data_index(node)]
-    known = dialect.is_onnx(node, *ELEMENTWISE) or (dialect.is_onnx(node, *BINARY) and len(node.inputs) == 2)
-    return known and len(node.outputs) == 1 and all(dialect.scalar(value) is not None for value in others)
-
-
-def _data_index(node: Node) -> int:
-    """Which input holds the data: the first, or the second of `constant - x`."""
-    return 1 if node.op in BINARY and len(node.inputs) == 2 and node.input(0).array is not None else 0
 
 
 def _dequantize(scale: Scale) -> Array:
@@ -75,26 +133,26 @@ def _quantize(real: Array, scale: Scale) -> Array:
     return table
 
 
-def _evaluate(node: Node, real: Array, opset: int) -> Array:
-    """What ONNX Runtime makes of `real` (float32 [256])."""
+def _evaluate(node: Node, reals: Mapping[Value, Array], opset: int) -> Array:
+    """What ONNX Runtime makes of the operands' 256 values, float32 [256]."""
     from deburr.ir.evaluate import Evaluator
 
-    graph = Graph("table")
-    data = graph.add_value("data", TensorType(DType.FLOAT, (256,)))
-    graph.set_inputs([data])
-    inputs = [None if value is None else graph.add_constant(value.array.reshape(-1)) if value.array is not None else data
-              for value in node.inputs]  # fmt: skip
-    if node.op == "Clip":
-        inputs = [value if value is None or value is data else _as_scalar(graph, value) for value in inputs]
+    graph, data = Graph("table"), {}
+    inputs: list[Value | None] = []
+    for index, value in enumerate(node.inputs):
+        number = None if value is None else _number(value)
+        if value is None or number is not None:
+            inputs.append(None if number is None else graph.add_constant(number.reshape(() if node.op == "Clip" else 1)))
+            continue
+        name = f"data{index}"
+        inputs.append(graph.add_value(name, TensorType(DType.FLOAT, (256,))))
+        data[name] = reals[value]
+    graph.set_inputs([graph.value(name) for name in data])
     copy = graph.add_node(node.op, inputs, ["result"], node.attributes)
     graph.set_type(copy.output(), TensorType(DType.FLOAT, (256,)))
     graph.set_outputs([copy.output()])
-    return Evaluator(Model(graph, {"": opset})).run({"data": real})["result"]
-
-
-def _as_scalar(graph: Graph, value: Value) -> Value:
-    assert value.array is not None
-    return graph.add_constant(value.array.reshape(()))
+    result: Array = Evaluator(Model(graph, {"": opset})).run(data)["result"]
+    return result
 
 
 def _apply(integers: Value, table: Array, like: Node) -> Value:

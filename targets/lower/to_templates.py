@@ -11,17 +11,25 @@ from deburr.ir.node import Node
 from deburr.ir.types import Array, DType, TensorType
 from deburr.ir.value import Value
 from deburr.passes.core import Context
-from deburr.targets.lower import dialect, movement
+from deburr.targets.lower import channels, dialect, matmul, movement, resize, rows
 from deburr.targets.lower.windows import Window, average_window, convolution_window
 
 
 def to_templates(graph: Graph, context: Context) -> None:
     """Replace float32 operators by ours where their template fits; the others go through TVM's converters, with a remark."""
     for node in list(graph.nodes):
+        if node.graph is not None and dialect.is_onnx(node, "Split"):
+            channels.split(node)
+            continue
         build = _BUILDERS.get(node.op) if node.domain in ("", "ai.onnx") else None
         if build is None or node.graph is None:
             continue
-        if node.input(0).dtype is not DType.FLOAT:
+        if node.input(0).dtype is not DType.FLOAT or not (node.output().uses or node.output().is_output):
+            continue
+        if matmul.is_matrix(node):
+            reason = matmul.real(node)
+            if reason:
+                context.remark(node, f"{reason}: compiled by TVM's own converter")
             continue
         value = build(node)
         if isinstance(value, str):
@@ -40,10 +48,8 @@ def _conv(node: Node) -> Value | str:
 
 
 def _gemm(node: Node) -> Value | str | None:
-    """Gemm, or MatMul of a matrix by a constant one; MatMul of other ranks is left to TVM without a word."""
+    """Gemm or MatMul by a constant matrix, of an image of features (`matmul.is_matrix` tells)."""
     weight, shape = node.input(1).array, node.input(0).static_shape
-    if node.op == "MatMul" and (weight is None or weight.ndim != 2 or shape is None or len(shape) != 2):
-        return None
     bias = node.optional_input(2)
     if weight is None or node.get("transA", 0) or shape is None or (bias is not None and bias.array is None):
         return "its matrices are not as a layer has them"
@@ -78,7 +84,7 @@ def _max_pool(node: Node) -> Value | str:
 def _average_pool(node: Node) -> Value | str | None:
     window = average_window(node)
     if isinstance(window, str):
-        return None if node.op == "ReduceMean" else window
+        return rows.reduction(node) if node.op == "ReduceMean" else window
     attributes = {
         "kind": "average", "kernel": window.kernel, "strides": window.strides, "pads": window.pads,
         "multiplier": float(np.float32(1 / (window.kernel[0] * window.kernel[1]))),
@@ -87,9 +93,11 @@ def _average_pool(node: Node) -> Value | str | None:
 
 
 def _add(node: Node) -> Value | None:
-    """The sum of two computed images of one shape; any other sum is elementwise to TVM."""
+    """The sum of two computed images of one shape, or of a product and another tensor; any other sum is elementwise to TVM."""
     a, b = node.input(0), node.input(1)
-    if a.array is not None or b.array is not None or a.static_shape != b.static_shape or dialect.image_of(a) is None:
+    if a.array is not None or b.array is not None or a.static_shape != b.static_shape or a.static_shape is None:
+        return None
+    if dialect.image_of(a) is None and not any(dialect.is_op(value.producer, "MatMul") for value in (a, b)):
         return None
     return _build("Add", node, [a, b], {})
 
@@ -108,4 +116,7 @@ _BUILDERS = {
     "GlobalAveragePool": _average_pool,
     "ReduceMean": _average_pool,
     "Add": _add,
+    "Concat": channels.concat,
+    "Resize": resize.real,
+    **rows.BUILDERS,
 }

@@ -37,6 +37,31 @@ def _conv2d(node: Node) -> w.Workload:
     )  # fmt: skip
 
 
+def _matmul(node: Node) -> w.Workload:
+    requantize, fixed, residual = node.get("requantize"), node.get("add"), node.optional_input(4) is not None
+    low, high = _bounds(node)
+    return w.MatMul(
+        a=_operand(node, "a"), b=None if node.get("b_shape") is None else _operand(node, "b"), out=_operand(node, "out"),
+        batch=tuple(node.get("batch", ())), rows=int(node.get("rows")), columns=int(node.get("columns")),
+        depth=int(node.get("depth")), dtype=_dtype(node), block=int(node.get("block")),
+        a_zero_point=int(node.get("a_zero_point", 0)), b_zero_point=int(node.get("b_zero_point", 0)),
+        scale=float(node.get("scale", 1.0)), requantize=w.Requantize(*requantize) if requantize else None,
+        add=w.FixedPointAdd(*fixed) if fixed else None,
+        float_epilogue=None if requantize else w.FloatEpilogue(residual, low, high),
+    )  # fmt: skip
+
+
+def _operand(node: Node, name: str) -> w.Operand:
+    return w.Operand(tuple(node.get(f"{name}_shape")), tuple(node.get(f"{name}_order")))
+
+
+def _rows(node: Node) -> w.Workload:
+    return w.Rows(
+        node.get("kind"), int(node.get("rows")), int(node.get("size")), int(node.get("lanes")),
+        int(node.get("channels", 0)), int(node.get("inner", 1)), float(node.get("epsilon", 0.0)),
+    )  # fmt: skip
+
+
 def _pool2d(node: Node) -> w.Workload:
     data, requantize = _shape(node, 0), node.get("requantize")
     return w.Pool2d(
@@ -76,6 +101,8 @@ def _change_layout(node: Node) -> w.Workload:
 
 _MAKERS: dict[str, Callable[[Node], w.Workload]] = {
     "Conv2d": _conv2d,
+    "MatMul": _matmul,
+    "Rows": _rows,
     "Pool2d": _pool2d,
     "Add": _add,
     "Quantize": _quantize,

@@ -26,8 +26,8 @@ def convolution(module: Module, workload: Conv2d, isa: str, tile: ConvSchedule) 
     output, accumulate = schedule.get_sblock("output"), schedule.get_sblock("accumulate")
     task, inner = _cut_output(schedule, output, tile)
     schedule.compute_at(accumulate, inner, preserve_unit_loops=True)
-    _pad_in_task(schedule, task)
-    _register_tile(schedule, accumulate, Reduction(5, tile.unroll), dot(workload, isa))
+    pad_in_task(schedule, task)
+    register_tile(schedule, accumulate, Reduction(5, tile.unroll), dot(workload, isa))
     return schedule.mod
 
 
@@ -57,7 +57,7 @@ class Reduction:
     unrolled: int
 
 
-def _register_tile(schedule: Schedule, accumulate: Block, reduction: Reduction, instruction: Dot | None) -> None:
+def register_tile(schedule: Schedule, accumulate: Block, reduction: Reduction, instruction: Dot | None) -> None:
     """Reduction outside, the tile inside and unrolled, so that every accumulator has a register of its own.
 
     An instruction takes the last loops of the reduction and the lanes.
@@ -111,18 +111,18 @@ def reduction(module: Module, tile: ConvSchedule) -> Module:
     output, accumulate = schedule.get_sblock("output"), schedule.get_sblock("accumulate")
     task, inner = _cut_output(schedule, output, tile)
     schedule.compute_at(accumulate, inner, preserve_unit_loops=True)
-    _pad_in_task(schedule, task)
-    _register_tile(schedule, accumulate, Reduction(2, tile.unroll), None)
+    pad_in_task(schedule, task)
+    register_tile(schedule, accumulate, Reduction(2, tile.unroll), None)
     return schedule.mod
 
 
-def _pad_in_task(schedule: Schedule, task: Loop) -> None:
+def pad_in_task(schedule: Schedule, task: Loop) -> None:
     """Each task copies the rows that it reads, border and all: they stay in its cache, with no second trip to the pool."""
-    if _has_block(schedule, "pad"):
+    if has_block(schedule, "pad"):
         pad = schedule.get_sblock("pad")
         schedule.compute_at(pad, task)
         schedule.vectorize(schedule.get_loops(pad)[-1])
 
 
-def _has_block(schedule: Schedule, name: str) -> bool:
+def has_block(schedule: Schedule, name: str) -> bool:
     return any(schedule.get(child).name_hint == name for child in schedule.get_child_blocks(schedule.get_sblock("root")))

@@ -73,7 +73,8 @@ class RegisterFile:
 
 _NEON = RegisterFile(24, 4, steps=4, load=2)  # of 32: six registers of data and two of weights are at work with 24 of sums
 REGISTERS = {
-    "avx512vnni": RegisterFile(26, 16), "avx2": RegisterFile(12, 8), "generic": RegisterFile(12, 4),
+    "avx512vnni": RegisterFile(26, 16), "avxvnni": RegisterFile(12, 8), "avx2": RegisterFile(12, 8),
+    "generic": RegisterFile(12, 4),
     "i8mm": _NEON, "dotprod": _NEON, "neon": _NEON,
 }  # fmt: skip
 
@@ -160,11 +161,11 @@ def _tasks(batch: int, oc_tiles: int, rows: int, cores: int) -> tuple[int, int]:
     Whatever a task holds, its padded rows are copied once, so all channels stay together as long as rows suffice.
     """
     wanted = 1 if cores == 1 else 8 * cores
-    oh_task = _largest_divisor(rows, rows * batch // wanted)
+    oh_task = largest_divisor(rows, rows * batch // wanted)
     missing = -(-wanted // (batch * (rows // oh_task)))
-    return _largest_divisor(oc_tiles, oc_tiles // missing), oh_task
+    return largest_divisor(oc_tiles, oc_tiles // missing), oh_task
 
 
-def _largest_divisor(number: int, limit: int) -> int:
+def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` up to `limit`; 1 if there is none."""
     return next((size for size in range(min(limit, number), 0, -1) if number % size == 0), 1)

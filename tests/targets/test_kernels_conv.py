@@ -8,8 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_reference import TARGETS, conv, run_conv
 
+from deburr.targets.kernels import build
 from deburr.targets.kernels.workload import Conv2d, FixedPointAdd, FloatEpilogue, Requantize
 from deburr.targets.schedules.tile import ConvSchedule
+from deburr.targets.target import find
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 LONG = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
@@ -134,6 +136,19 @@ def test_ties_go_to_even():
     data = np.array([[[[1, 2, 3, 4, 5, 6]]]], np.uint8)
     one, zero, half = np.ones((1, 1, 1, 1), np.int8), np.zeros(1, np.int32), np.array([0.5], np.float32)
     assert run_conv(w, TARGETS["avx512vnni"], data, one, zero, half).ravel().tolist() == [0, 1, 2, 2, 2, 3]
+
+
+def test_avx_vnni_multiplies_in_one_instruction():
+    """AVX2 widens to 16 bits first; a CPU without AVX-512 that has vpdpbusd must not."""
+    import tvm
+
+    target = find("alderlake")
+    kernel = build.kernel(Conv2d(1, 16, 4, 4, 16, (3, 3), in_block=8, out_block=8), target)
+    library = tvm.compile(tvm.IRModule({"main": kernel.function}), tvm.target.Target(dict(target.tvm)))
+    text = library.mod.inspect_source("asm")
+    assert "vpdpbusd\t%ymm" in text
+    assert "vpmaddwd" not in text
+    assert "%zmm" not in text
 
 
 FLOAT_SHAPES = [

@@ -219,3 +219,51 @@ def test_integer_inputs_and_outputs():
     data = {"x": np.random.default_rng(0).integers(0, 256, (1, 5, 4, 4)).astype(np.uint8)}
     np.testing.assert_array_equal(execute(model, data)["y"], Evaluator(original).run(data)["y"])
     assert ops(model) == ["ChangeLayout", "Pool2d", "ChangeLayout"]
+
+
+def spelt_out(kind):
+    """Activations of more than one branch between two convolutions, as exporters write them."""
+    builder = Builder()
+    x = builder.conv("x", 3, 8)
+    one, half, three = (builder.constant(np.float32(number)) for number in (1, 0.5, 3))
+    if kind == "gelu":
+        erf = builder.node("Erf", [builder.node("Div", [x, builder.constant(np.float32(2**0.5))])])
+        y = builder.node("Mul", [builder.node("Mul", [x, builder.node("Add", [erf, one])]), half])
+    elif kind == "silu":
+        y = builder.node("Mul", [x, builder.node("Sigmoid", [x])])
+    else:
+        six, zero = builder.constant(np.float32(6)), builder.constant(np.float32(0))
+        gate = builder.node("Div", [builder.node("Clip", [builder.node("Add", [x, three]), zero, six]), six])
+        y = builder.node("Mul", [x, gate])
+    builder.conv(y, 8, 4, 1, "y")
+    return builder.model({"x": ["batch", 3, 8, 8]}, {"y": ["batch", 4, 8, 8]})
+
+
+@pytest.mark.parametrize("kind", ["gelu", "silu", "hard-swish"])
+def test_an_activation_spelt_out_is_one_table(kind):
+    proto = quantized(spelt_out(kind))
+    _, model, remarks = lowered(proto)
+    assert ops(model) == ["Quantize", "Conv2d", "Lookup", "Conv2d", "Dequantize"]
+    assert not [remark for remark in remarks if remark.startswith("lower:")]
+    original, model, _ = lowered(proto)
+    data = samples(proto, 1)
+    expected = Evaluator(original).run(data)["y"]
+    assert np.abs(execute(model, data)["y"] - expected).max() <= 1.01 * step_of(original, "y")
+
+
+def step_of(model, name):
+    """The scale of an output that is dequantized last."""
+    return float(model.graph.value(name).producer.input(1).array)
+
+
+def test_two_quantized_tensors_are_no_table():
+    builder = Builder()
+    a, b = builder.conv("x", 3, 8), builder.conv("x", 3, 8)
+    builder.conv(builder.node("Mul", [a, builder.node("Sigmoid", [b])]), 8, 4, 1, "y")
+    proto = quantized(builder.model({"x": ["batch", 3, 8, 8]}, {"y": ["batch", 4, 8, 8]}))
+    _, model, _ = lowered(proto)
+    assert "Mul" in ops(model)
+    data = samples(proto, 1)
+    original = lowered(proto)[0]
+    difference = np.abs(execute(model, data)["y"] - Evaluator(original).run(data)["y"]).max()
+    assert difference <= 1.01 * step_of(original, "y")

@@ -23,7 +23,10 @@ def test_vnni_weights_lie_four_channels_deep():
     assert not packed[:, 2, :, :, 2:].any(), "input channels beyond 40"
 
 
-@pytest.mark.parametrize(("isa", "group", "dtype"), [("avx512vnni", 4, "int8"), ("avx2", 2, "int16"), ("generic", 1, "int16")])
+@pytest.mark.parametrize(
+    ("isa", "group", "dtype"),
+    [("avx512vnni", 4, "int8"), ("avxvnni", 4, "int8"), ("avx2", 2, "int16"), ("generic", 1, "int16")],
+)
 def test_every_weight_survives_in_every_layout(isa, group, dtype):
     w = Conv2d(1, 12, 5, 5, 33, (1, 3), in_block=16, out_block=16)
     weight = np.arange(33 * 12 * 3).astype(np.int8).reshape(33, 12, 1, 3)

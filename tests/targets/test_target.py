@@ -95,7 +95,7 @@ NEAR = "LLVM does not know it; did you mean"
             f'{A72}\nisa = "i8mm"',
             "cortex-a72 cannot run isa 'i8mm', {}: it lacks dotprod, i8mm; write isa = 'neon', or leave it out",
         ),
-        (f'{A72}\nisa = "sve9"', "a broken preset, {}: no isa 'sve9'; there are avx512vnni, avx2, generic, i8mm"),
+        (f'{A72}\nisa = "sve9"', "a broken preset, {}: no isa 'sve9'; there are avx512vnni, avxvnni, avx2, generic"),
         ('cpu = "cortex-a72"', "a broken preset, {}: mcpu: Field required; its keys are mcpu, mattr, isa, mtriple, cores"),
         (f"{A72}\ncores = 0", "a broken preset, {}: cores: Input should be greater than or equal to 1"),
         (f'{A72}\nglibc = "new"', "a broken preset, {}: glibc: String should match pattern"),
@@ -129,6 +129,7 @@ def test_the_isa_follows_from_the_features():
     avx512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"}
     assert isa.best(avx512 | {"avx512vnni"}, "x86_64") == "avx512vnni"
     assert isa.best(avx512, "x86_64") == "avx2"
+    assert isa.best({"avx2", "fma", "avxvnni"}, "x86_64") == "avxvnni"
     assert isa.best({"sse4.2"}, "x86_64") == "generic"
     assert isa.best({"neon", "dotprod"}, "aarch64") == "dotprod"
     assert isa.best({"neon"}, "aarch64") == "neon"
