@@ -14,6 +14,7 @@ from deburr.targets.lower.movement import RESHAPES
 from deburr.targets.target import Target
 
 PLAIN = 0
+_ON_BLOCKS = ("Conv2d", "Pool2d", "Concat", "Part", "Resize", "Shuffle")
 FEW_CHANNELS = 4  # the first layer's images take blocks of this size: blocks of 16 would be mostly padding
 
 
@@ -31,7 +32,7 @@ class _Assignment:
     shapes: dict[Value, tuple[int, int, int, int]] = field(default_factory=dict)  # N, C, H, W of blocked values
     plain: dict[Value, TensorType] = field(default_factory=dict)  # the ONNX type of blocked values
     changed: dict[tuple[Value, int], Value] = field(default_factory=dict)
-    leading: set[Node] = field(default_factory=set)
+    leading: dict[Value, bool] = field(default_factory=dict)  # to an operator on blocks
 
     def run(self) -> None:
         for node in list(self.graph.nodes):
@@ -80,14 +81,13 @@ class _Assignment:
 
     def _leads_to_blocks(self, value: Value) -> bool:
         """Whether an operator on blocks reads a value, or what single elements of it become."""
-        for use in value.uses:
-            if dialect.is_op(use.node, "Conv2d", "Pool2d", "Concat") or (use.node in self.leading):
-                return True
-            single = dialect.is_op(use.node, "Lookup", "Add", "Quantize")
-            if single and self._leads_to_blocks(use.node.output()):
-                self.leading.add(use.node)
-                return True
-        return False
+        if value not in self.leading:
+            self.leading[value] = any(
+                dialect.is_op(use.node, *_ON_BLOCKS)
+                or (dialect.is_op(use.node, "Lookup", "Add", "Quantize") and self._leads_to_blocks(use.node.output()))
+                for use in value.uses
+            )
+        return self.leading[value]
 
     def _is_same_image(self, node: Node) -> bool:
         """A reshape between [N, C, 1, 1] and [N, C]: nothing moves."""

@@ -77,21 +77,17 @@ def schedule(module: Module, workload: MatMul, isa: str, cut: ConvSchedule) -> M
 
 def _cut(plan: Schedule, output: Any, workload: MatMul, cut: ConvSchedule) -> tuple[Any, Any]:
     """The loop of tasks, and the innermost loop around a register tile."""
-    w, loops = workload, list(plan.get_loops(output))
+    w, loops = workload, plan.get_loops(output)
     places = {axis: loop for axis, loop in zip(w.out.order, loops, strict=True) if axis >= 0}
-    rest = [loop for axis, loop in zip(w.out.order, loops, strict=True) if axis < 0]
+    ones = [loop for axis, loop in zip(w.out.order, loops, strict=True) if axis < 0]
     rank = len(w.batch)
     batch = [places[axis] for axis in range(rank)]
-    last = loops[-1] if rest and not places else None
-    row = places.get(rank) or (rest.pop() if rest else None)
-    column = places.get(rank + 1) or (rest.pop() if rest else None)
-    assert last is None
-    row = row or plan.add_unit_loop(loops[0])
-    column = column or plan.add_unit_loop(loops[0])
+    # A vector times a matrix has no rows.
+    row, column = (places[axis] if axis in places else plan.add_unit_loop(loops[0]) for axis in (rank, rank + 1))
     y, y_task, y_tile = plan.split(row, [None, cut.oh_task, cut.oh_tile])
     o, o_task, o_tile, c = plan.split(column, [None, cut.oc_task, cut.oc_tile, w.block])
-    plan.reorder(*rest, *batch, o, y, o_task, y_task, o_tile, y_tile, c)
-    task = plan.fuse(*rest, *batch, o, y)
+    plan.reorder(*ones, *batch, o, y, o_task, y_task, o_tile, y_tile, c)
+    task = plan.fuse(*ones, *batch, o, y)
     if cut.parallel:
         plan.parallel(task)
     if w.columns % w.block == 0:
