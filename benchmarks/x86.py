@@ -7,8 +7,8 @@ All programs of one model are timed interleaved in one run (`deburr.measure`), a
 random weights (residual_networks.py), which changes no latency, so weights are rounded to the nearest and ranges are the
 extremes; EfficientNet-lite0 (efficientnet_lite0.py make) has its own. ONNX Runtime runs the int8 model that deburr made and the
 one that its own quantizer makes; OpenVINO runs that of its dialect and the one for ONNX Runtime. "ratio" is against ONNX
-Runtime on the float32 original, "of the best peer" against the fastest peer of that precision. OpenVINO computes in float32
-what is not integer (it would take bfloat16 where the CPU has it).
+Runtime on the float32 original, "of the best peer" against the fastest peer of that precision. OpenVINO computes
+float32 models in float32 (it would take bfloat16 where the CPU has it).
 
 --scaling sets each of our bundles on one thread against itself on all, --batch N compiles it for 1 sample and for N and sets
 N in one call against one; a second table has both ratios.

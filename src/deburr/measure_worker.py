@@ -44,7 +44,8 @@ class OnnxRuntime:
 class OpenVino:
     """OpenVINO tuned for latency, one stream.
 
-    Where the CPU has bfloat16 it would compute float32 models in that. Nobody else does, so it is told not to.
+    Where the CPU has bfloat16 it would compute float32 models in that. Nobody else does, so it is told not to. What is not
+    integer in a quantized model it may compute as it likes.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
@@ -54,9 +55,11 @@ class OpenVino:
             raise DeburrError(
                 "E902", "openvino is not installed", where="--peer openvino", hint="pip install 'deburr[openvino]'"
             ) from error
-        settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
-        settings["INFERENCE_PRECISION_HINT"] = "f32"
-        self._compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+        core, settings = openvino.Core(), {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+        model = core.read_model(str(path))
+        if all(node.get_type_name() != "FakeQuantize" for node in model.get_ops()):  # what QuantizeLinear becomes
+            settings["INFERENCE_PRECISION_HINT"] = "f32"
+        self._compiled = core.compile_model(model, "CPU", settings)
         self._request = self._compiled.create_infer_request()
         self.inputs = {}
         for given in self._compiled.inputs:
