@@ -12,8 +12,8 @@ import pytest
 from emulated import TARGETS, device_files, needs_qemu
 from models import conv_chain, residual_block, samples
 from program import quantized
+from refusals import refusal
 
-from deburr.ir.errors import DeburrError
 from deburr.ir.onnx_reader import read
 from deburr.targets import compile as compiling
 from deburr.targets.bundle import Bundle
@@ -26,12 +26,6 @@ from deburr.targets.target import find
 
 FASHION_MNIST = Path(__file__).parent.parent.parent / "examples" / "fashion_mnist"
 PRESETS = [name for name in built_in() if find(name).architecture == "aarch64"]
-
-
-def refusal(function, *given, **named):
-    with pytest.raises(DeburrError) as caught:
-        function(*given, **named)
-    return str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from emulated import CPUS, TARGETS, execute
+from emulated import CPUS, TARGETS, execute_kernels
 from kernel_reference import conv
 from test_kernels_conv import ADD, random_arguments
 
@@ -34,30 +34,16 @@ FLOATS = {
 
 
 def run_all(cases, target):
-    """Outputs (NCHW) of many kernels in one program: starting the emulator costs more than they do.
+    """Outputs (NCHW) of many kernels.
 
     :param cases: (workload, arguments as `conv` takes them, schedule).
     """
-    from tvm import relax
-
-    builder, variables, arrays, calls = relax.BlockBuilder(), [], [], []
-    for index, (w, (data, weight, bias, multiplier, residual), schedule) in enumerate(cases):
-        kernel = build.kernel(w, target, schedule)
+    entries = []
+    for w, (data, weight, bias, multiplier, residual), schedule in cases:
         given = [pack.pack_activation(data, w.in_block), *pack.pack_conv2d(w, target, weight, bias, multiplier).values()]
         given += [] if residual is None else [pack.pack_activation(residual, w.out_block)]
-        own = [
-            relax.Var(f"x{len(arrays) + i}", relax.TensorType(array.shape, str(array.dtype))) for i, array in enumerate(given)
-        ]
-        function = kernel.function.with_attrs({"global_symbol": f"kernel{index}", "tirx.is_scheduled": True, "op_pattern": 8})
-        calls.append((builder.add_func(function, f"kernel{index}"), own, kernel.arguments[-1]))
-        variables += own
-        arrays += given
-    with builder.function("main", variables):
-        with builder.dataflow():
-            made = [builder.emit(relax.call_tir(f, own, relax.TensorType(out.shape, out.dtype))) for f, own, out in calls]
-            result = builder.emit_output(relax.Tuple(made))
-        builder.emit_func_output(result)
-    outputs = execute(builder.get(), target, arrays, outputs=[(out.dtype, out.shape) for _, _, out in calls])
+        entries.append((build.kernel(w, target, schedule), given))
+    outputs = execute_kernels(entries, target)
     return [pack.unpack_activation(array, w.out_channels) for array, (w, *_) in zip(outputs, cases, strict=True)]
 
 

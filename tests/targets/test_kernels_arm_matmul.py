@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from emulated import CPUS, TARGETS, execute
+from emulated import CPUS, TARGETS, execute_kernels
 from test_kernels_matmul import ADD, arguments, reference
 
 from deburr.targets.kernels import build, pack
@@ -26,26 +26,13 @@ CASES = [
 
 @pytest.mark.parametrize("isa", list(CPUS))
 def test_the_same_bits_as_numpy(isa):
-    """All in one program: starting the emulator costs more than they do."""
-    from tvm import relax
-
-    target, builder, variables, arrays, calls = TARGETS[isa], relax.BlockBuilder(), [], [], []
+    target, entries = TARGETS[isa], []
     drawn = [arguments(w, seed) for seed, w in enumerate(CASES)]
-    for index, (w, (a, b, bias, multiplier, residual)) in enumerate(zip(CASES, drawn, strict=True)):
-        kernel = build.kernel(w, target)
+    for w, (a, b, bias, multiplier, residual) in zip(CASES, drawn, strict=True):
         packed = pack.pack_matmul(w, target, b if w.b is None else None, bias, multiplier)
         given = [a, packed.pop("weight", b), *packed.values(), *([] if residual is None else [residual])]
-        own = [relax.Var(f"x{len(arrays) + i}", relax.TensorType(x.shape, str(x.dtype))) for i, x in enumerate(given)]
-        function = kernel.function.with_attrs({"global_symbol": f"kernel{index}", "tirx.is_scheduled": True, "op_pattern": 8})
-        calls.append((builder.add_func(function, f"kernel{index}"), own, kernel.arguments[-1]))
-        variables += own
-        arrays += given
-    with builder.function("main", variables):
-        with builder.dataflow():
-            made = [builder.emit(relax.call_tir(f, own, relax.TensorType(out.shape, out.dtype))) for f, own, out in calls]
-            result = builder.emit_output(relax.Tuple(made))
-        builder.emit_func_output(result)
-    outputs = execute(builder.get(), target, arrays, outputs=[(out.dtype, out.shape) for _, _, out in calls])
+        entries.append((build.kernel(w, target), given))
+    outputs = execute_kernels(entries, target)
     for w, given, array in zip(CASES, drawn, outputs, strict=True):
         if w.dtype == "uint8":
             np.testing.assert_array_equal(array, reference(w, *given), err_msg=str(w))

@@ -4,19 +4,13 @@ import subprocess
 from dataclasses import replace
 
 import pytest
+from refusals import refusal
 
-from deburr.ir.errors import DeburrError
 from deburr.targets import link
 from deburr.targets.elf import Elf
 from deburr.targets.target import find
 
 HERE = find("x86-64-v3")
-
-
-def refusal(function, *given):
-    with pytest.raises(DeburrError) as caught:
-        function(*given)
-    return str(caught.value)
 
 
 @pytest.fixture(scope="module")

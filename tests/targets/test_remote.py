@@ -10,8 +10,8 @@ import pytest
 from loopback import Proxy, sshd
 from models import residual_block, samples
 from program import quantized
+from refusals import refusal
 
-from deburr.ir.errors import DeburrError
 from deburr.ir.onnx_reader import read
 from deburr.targets import compile as compiling
 from deburr.targets.device import remote
@@ -19,12 +19,6 @@ from deburr.targets.device.program import DeviceProgram, find_device
 from deburr.targets.device.remote import Remote
 from deburr.targets.device.ssh import CLIENT, Ssh
 from deburr.targets.target import find
-
-
-def refusal(function, *given, **named):
-    with pytest.raises(DeburrError) as caught:
-        function(*given, **named)
-    return str(caught.value)
 
 
 @pytest.fixture(scope="module")

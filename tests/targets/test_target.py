@@ -1,6 +1,7 @@
 """Targets: presets ours and the user's, names, and the host without the units that it hides."""
 
 import pytest
+from refusals import refusal
 
 from deburr.ir.errors import DeburrError
 from deburr.targets import features, isa, llvm, presets
@@ -25,12 +26,6 @@ def own_presets(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     presets.user_file().parent.mkdir(parents=True)
     return presets.user_file()
-
-
-def refusal(function, *given):
-    with pytest.raises(DeburrError) as caught:
-        function(*given)
-    return str(caught.value)
 
 
 def test_an_unknown_name_gets_the_nearest_ones():
