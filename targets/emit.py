@@ -102,10 +102,10 @@ class _Emitter:
     def _own(self, node: Node) -> Any:
         if dialect.is_plain(node):
             return plain.emit(self.builder, node, [self._operand(value) for value in node.inputs])
-        expression = moving.expression(node)
-        if expression is not None:
-            return self._call(node, self._computed(node, *expression), [self._operand(value) for value in node.inputs])
         work = workload(node)
+        if work is None:
+            function = self._computed(node, *moving.expression(node))
+            return self._call(node, function, [self._operand(value) for value in node.inputs])
         return self._call(node, self._kernel(work), self._arguments(node, work))
 
     def _kernel(self, work: Workload) -> tuple[Any, Any]:

@@ -17,9 +17,9 @@ def groups(lowered: Model) -> list[Group]:
 
 def _group(node: Node) -> Group:
     name = node.name or node.output().name
-    if node.op in ("Lookup", "Concat", "Part", "Shuffle", "Resize"):
-        return Group(layer=name, operator=node.op, shape="", dtype="", macs=0)
     work = workload(node)
+    if work is None:
+        return Group(layer=name, operator=node.op, shape="", dtype="", macs=0)
     operator = type(work).__name__
     if isinstance(work, w.MatMul):
         return Group(layer=name, operator=operator, shape=_product(work), dtype=work.dtype, macs=work.macs)

@@ -12,24 +12,24 @@ from deburr.targets.kernels.workload import Requantize
 from deburr.targets.lower.resize import BITS
 
 
-def expression(node: Node) -> tuple[Any, ...] | None:
-    """How a node is defined: a function of its tensors, and what else that takes; None where it has a workload."""
-    shape = node.output().static_shape
-    if node.op == "Lookup":
-        return (lookup,)
-    if node.op == "Concat":
-        return concat, tuple(node.get("in_channels"))
-    if node.op == "Part":
-        return part, int(node.get("first")), int(node.get("channels")), shape
-    if node.op == "Shuffle":
-        return shuffle, tuple(node.get("strides")), int(node.get("groups")), int(node.get("channels")), shape
-    if node.op == "Resize" and len(node.inputs) == 3:
-        return (nearest,)
-    if node.op == "Resize":
-        requantize = node.get("requantize")
-        how = int(node.get("data_zero_point", 0)), float(node.get("multiplier", 1.0))
-        return linear, None if requantize is None else tuple(requantize), *how
-    return None
+def expression(node: Node) -> tuple[Any, ...]:
+    """How one of `dialect.UNTEMPLATED` is defined: a function of its tensors, and what else that takes."""
+    shape, requantize = node.output().static_shape, node.get("requantize")
+    match node.op:
+        case "Lookup":
+            return (lookup,)
+        case "Concat":
+            return concat, tuple(node.get("in_channels"))
+        case "Part":
+            return part, int(node.get("first")), int(node.get("channels")), shape
+        case "Shuffle":
+            return shuffle, tuple(node.get("strides")), int(node.get("groups")), int(node.get("channels")), shape
+        case "Resize" if len(node.inputs) == 3:
+            return (nearest,)
+        case "Resize":
+            how = int(node.get("data_zero_point", 0)), float(node.get("multiplier", 1.0))
+            return linear, None if requantize is None else tuple(requantize), *how
+    raise KeyError(node.op)
 
 
 def shuffle(

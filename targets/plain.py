@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from deburr.ir.node import Node
+from deburr.targets import moving
 from deburr.targets.kernels import epilogue
-from deburr.targets.kernels.workload import FixedPointAdd, Requantize
+from deburr.targets.kernels.workload import FixedPointAdd, FloatEpilogue, Requantize
 
 
 def emit(builder: Any, node: Node, operands: list[Any]) -> Any:
@@ -28,29 +29,23 @@ def _quantize(node: Node, data: Any) -> Any:
 
 
 def _dequantize(node: Node, data: Any) -> Any:
-    from tvm import te, tirx
+    from tvm import te
 
-    scale, zero = tirx.const(float(np.float32(node.get("scale"))), "float32"), int(node.get("zero_point"))
-    return te.compute(data.shape, lambda *at: (data[at].astype("int32") - zero).astype("float32") * scale, name="dequantize")
+    scale, zero = float(np.float32(node.get("scale"))), int(node.get("zero_point"))
+    return te.compute(data.shape, lambda *at: epilogue.dequantize(data[at], zero, scale), name="dequantize")
 
 
 def _lookup(node: Node, data: Any, table: Any) -> Any:
-    from tvm import te
-
-    return te.compute(data.shape, lambda *at: table[data[at].astype("int32")], name="lookup")
+    return moving.lookup([data, table])[-1]
 
 
 def _add(node: Node, a: Any, b: Any) -> Any:
     from tvm import te
 
-    fixed, low, high = node.get("add"), float(node.get("low", -math.inf)), float(node.get("high", math.inf))
-
-    def element(*at: Any) -> Any:
-        if fixed is None:
-            return epilogue.clamp(a[at] + b[at], low, high)
-        return epilogue.fixed_point_add(a[at].astype("int32"), b[at].astype("int32"), FixedPointAdd(*fixed)).astype("uint8")
-
-    return te.compute(a.shape, element, name="add")
+    given = node.get("add")
+    fixed = None if given is None else FixedPointAdd(*given)
+    real = FloatEpilogue(low=float(node.get("low", -math.inf)), high=float(node.get("high", math.inf)))
+    return te.compute(a.shape, lambda *at: epilogue.total(a[at], b[at], fixed, real), name="add")
 
 
 _DEFINITIONS: dict[str, Callable[..., Any]] = {

@@ -65,4 +65,4 @@ def tuned_schedules(
 def workloads(models: Iterable[Model]) -> Mapping[Workload, int]:
     """The workloads of lowered models, and how many nodes have each."""
     nodes = (node for model in models for node in model.graph.nodes if node.domain == dialect.DOMAIN)
-    return Counter(workload(node) for node in nodes if node.op not in ("Lookup", "Concat"))
+    return Counter(filter(None, map(workload, nodes)))

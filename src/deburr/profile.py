@@ -15,11 +15,11 @@ import numpy as np
 from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array
 from deburr.measure import Candidate, WorkerProcess, default_threads, write_feed
+from deburr.targets.lower.dialect import UNTEMPLATED
 
 WORTH_A_REMARK = 0.05  # of the time, outside the templates
 OURS, BOOKKEEPING = "deburr_", "vm."
 TVMS = "TVM's own"
-UNTEMPLATED = ("Lookup", "Concat")  # operators of ours that the emitter writes down itself
 _NUMBER = re.compile(r"_?\d+$")  # that TVM puts behind equal names
 
 

@@ -22,13 +22,8 @@ def add(workload: Add) -> Definition:
     w = workload
     a, b = (te.placeholder(w.shape, w.dtype, name=name) for name in ("a", "b"))
 
-    def element(*at: Expression) -> Expression:
-        if w.add is not None:
-            return epilogue.fixed_point_add(a[at].astype("int32"), b[at].astype("int32"), w.add).astype("uint8")
-        total = a[at] + b[at]
-        return total if w.float_epilogue is None else epilogue.clamp(total, w.float_epilogue.low, w.float_epilogue.high)
-
-    return Definition((a, b, te.compute(w.shape, element, name="output")))
+    output = te.compute(w.shape, lambda *at: epilogue.total(a[at], b[at], w.add, w.float_epilogue), name="output")
+    return Definition((a, b, output))
 
 
 def quantize(workload: Quantize) -> Definition:
@@ -49,15 +44,13 @@ def quantize(workload: Quantize) -> Definition:
 
 def dequantize(workload: Dequantize) -> Definition:
     """u8 blocked -> float32 NCHW."""
-    from tvm import te, tirx
+    from tvm import te
 
     w = workload
     data = te.placeholder((w.batch, layout.blocks(w.channels, w.block), w.height, w.width, w.block), "uint8", name="data")
-    scale = tirx.const(w.scale, "float32")
 
     def element(n: Expression, c: Expression, y: Expression, x: Expression) -> Expression:
-        centred = data[n, c // w.block, y, x, c % w.block].astype("int32") - w.zero_point
-        return centred.astype("float32") * scale
+        return epilogue.dequantize(data[n, c // w.block, y, x, c % w.block], w.zero_point, w.scale)
 
     return Definition((data, te.compute((w.batch, w.channels, w.height, w.width), element, name="output")))
 

@@ -33,6 +33,20 @@ def quantize(scaled: Expression, how: Requantize) -> Expression:
     return tirx.call_llvm_pure_intrin("int32", "llvm.lrint", clamped) + how.zero_point
 
 
+def dequantize(value: Expression, zero_point: int, scale: float) -> Expression:
+    """u8 -> float32."""
+    from tvm import tirx
+
+    return (value.astype("int32") - zero_point).astype("float32") * tirx.const(scale, "float32")
+
+
+def total(a: Expression, b: Expression, fixed: FixedPointAdd | None, real: FloatEpilogue | None) -> Expression:
+    """The sum of two tensors' elements: u8 with fixed-point rescaling, or float32 with a clamp."""
+    if fixed is not None:
+        return fixed_point_add(a.astype("int32"), b.astype("int32"), fixed).astype("uint8")
+    return a + b if real is None else float_epilogue(a, b, real)
+
+
 def fixed_point_add(a: Expression, b: Expression, how: FixedPointAdd) -> Expression:
     """Two int32 that hold u8 values -> int32 in [low, high]; the constants are folded into one."""
     constant = (1 << (how.shift - 1)) + how.offset - how.a_zero * how.a_multiplier - how.b_zero * how.b_multiplier

@@ -52,6 +52,10 @@ def is_onnx(node: Node | None, *ops: str) -> bool:
     return node is not None and node.domain in ("", "ai.onnx") and node.op in ops
 
 
+# Operators on images in blocks that move numbers, or mix those of a few pixels: expressions in `targets.moving`, no template.
+UNTEMPLATED = ("Lookup", "Concat", "Part", "Shuffle", "Resize")
+
+
 def is_plain(node: Node) -> bool:
     """Whether a node of ours combines single elements of tensors that are in no blocks: it fuses with TVM's own around it."""
     return is_op(node, "Quantize", "Dequantize", "Lookup", "Add") and bool(node.get("plain", 0))

@@ -13,11 +13,10 @@ from deburr.targets.kernels import workload as w
 from deburr.targets.lower import dialect
 
 
-def workload(node: Node) -> w.Workload:
-    """What a node of ours computes, on the blocked shapes that `layout` gave it.
-
-    :raises KeyError: for an operator that has no workload (`Lookup` and `Concat` are the emitter's own).
-    """
+def workload(node: Node) -> w.Workload | None:
+    """What a node of ours computes, on the blocked shapes that `layout` gave it; None where no template computes it."""
+    if node.op in dialect.UNTEMPLATED or dialect.is_plain(node):
+        return None
     return _MAKERS[node.op](node)
 
 

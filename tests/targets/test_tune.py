@@ -4,9 +4,11 @@ import json
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from models import residual_block
+from models import Builder, residual_block, transformer_layer
 from program import lowered, quantized
+from test_lower_channels import split_and_joined
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.onnx_reader import read
@@ -175,6 +177,27 @@ def test_records_decide_the_bytes_of_the_bundle(tmp_path):
         code[name] = [(tmp_path / name / file).read_bytes() for file in ("model.so", "manifest.json")]
     assert code["tuned"] == code["again"]
     assert code["tuned"][0] != code["untuned"][0]
+
+
+def resized():
+    builder = Builder()
+    sizes = builder.constant(np.array([1, 1, 2, 2], np.float32))
+    builder.node("Resize", [builder.conv("x", 3, 16), "", sizes], "y", mode="nearest")
+    return builder.model({"x": [1, 3, 4, 4]}, {"y": [1, 16, 8, 8]})
+
+
+@pytest.mark.parametrize(
+    ("proto", "untemplated", "templated"),
+    [
+        (resized(), {"Resize"}, {"Conv2d", "ChangeLayout"}),
+        (split_and_joined((16, 32)), {"Part", "Concat"}, {"Conv2d", "ChangeLayout"}),
+        (quantized(transformer_layer()), {"Quantize", "Dequantize", "Add"}, {"MatMul", "Rows"}),
+    ],
+)
+def test_what_has_no_template_is_not_tuned(proto, untemplated, templated):
+    (program,) = lowered_for(read(proto), TARGET).each
+    assert untemplated <= {node.op for node in program.lowered.graph.nodes if node.domain}
+    assert {type(work).__name__ for work in tune.workloads([program.lowered])} == templated
 
 
 def test_every_batch_size_is_tuned_and_they_share_their_records(tmp_path):
