@@ -9,7 +9,6 @@ from deburr.targets.lower import dialect
 from deburr.targets.lower.borders import scale_of
 from deburr.targets.lower.lookup import BINARY, ELEMENTWISE
 
-_IMAGES = ("Conv2d", "Pool2d", "Concat", "Part", "Resize", "Shuffle")
 _FAR = 32  # elementwise operators between an image in blocks and the value that is asked about
 
 
@@ -52,7 +51,7 @@ def in_blocks(value: Value) -> bool:
     """Whether a value will lie in blocks: what a kernel on images gives, or single elements of that."""
     for _ in range(_FAR):
         node = value.producer
-        if node is None or dialect.is_op(node, *_IMAGES):
+        if node is None or dialect.is_op(node, *dialect.ON_BLOCKS):
             return node is not None
         if not dialect.is_op(node, "Add", "Lookup", "Dequantize", "Quantize") and not dialect.is_onnx(
             node, *ELEMENTWISE, *BINARY

@@ -54,6 +54,8 @@ def is_onnx(node: Node | None, *ops: str) -> bool:
 
 # Operators on images in blocks that move numbers, or mix those of a few pixels: expressions in `targets.moving`, no template.
 UNTEMPLATED = ("Lookup", "Concat", "Part", "Shuffle", "Resize")
+# What takes and gives images in blocks; single elements of ours take either.
+ON_BLOCKS = ("Conv2d", "Pool2d", "Concat", "Part", "Shuffle", "Resize")
 
 
 def is_plain(node: Node) -> bool:

@@ -14,7 +14,6 @@ from deburr.targets.lower.movement import RESHAPES
 from deburr.targets.target import Target
 
 PLAIN = 0
-_ON_BLOCKS = ("Conv2d", "Pool2d", "Concat", "Part", "Resize", "Shuffle")
 FEW_CHANNELS = 4  # the first layer's images take blocks of this size: blocks of 16 would be mostly padding
 
 
@@ -32,10 +31,13 @@ class _Assignment:
     shapes: dict[Value, tuple[int, int, int, int]] = field(default_factory=dict)  # N, C, H, W of blocked values
     plain: dict[Value, TensorType] = field(default_factory=dict)  # the ONNX type of blocked values
     changed: dict[tuple[Value, int], Value] = field(default_factory=dict)
-    leading: dict[Value, bool] = field(default_factory=dict)  # to an operator on blocks
+    leading: set[Value] = field(default_factory=set)  # values that an operator on blocks reads, or single elements of them
 
     def run(self) -> None:
-        for node in list(self.graph.nodes):
+        nodes = list(self.graph.nodes)
+        for node in reversed(nodes):
+            self.leading.update(value for value in node.outputs if value is not None and self._leads_to_blocks(value))
+        for node in nodes:
             self._visit(node)
         outputs = [self._as(value, PLAIN, None) for value in self.graph.outputs]
         for old, new in zip(self.graph.outputs, outputs, strict=True):
@@ -77,17 +79,15 @@ class _Assignment:
         images = [value for value in node.inputs if value is not None and value.array is None]
         if any(value in self.blocks for value in images):
             return False
-        return any(dialect.image_of(value) is None for value in images) or not self._leads_to_blocks(node.output())
+        return any(dialect.image_of(value) is None for value in images) or node.output() not in self.leading
 
     def _leads_to_blocks(self, value: Value) -> bool:
-        """Whether an operator on blocks reads a value, or what single elements of it become."""
-        if value not in self.leading:
-            self.leading[value] = any(
-                dialect.is_op(use.node, *_ON_BLOCKS)
-                or (dialect.is_op(use.node, "Lookup", "Add", "Quantize") and self._leads_to_blocks(use.node.output()))
-                for use in value.uses
-            )
-        return self.leading[value]
+        """Once that of all values behind it is known."""
+        return any(
+            dialect.is_op(use.node, *dialect.ON_BLOCKS)
+            or (dialect.is_op(use.node, "Lookup", "Add", "Quantize") and use.node.output() in self.leading)
+            for use in value.uses
+        )
 
     def _is_same_image(self, node: Node) -> bool:
         """A reshape between [N, C, 1, 1] and [N, C]: nothing moves."""
