@@ -23,7 +23,7 @@ class Lost(Exception):  # noqa: N818 - a state of the link, which is mended or b
 
 
 class Failed(Exception):  # noqa: N818
-    """The command ran and failed: its status, and the last that it said."""
+    """The command ran and failed: its status, and the first lines that it said."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -80,7 +80,7 @@ class Ssh:
         if done.returncode == BROKEN or done.returncode < 0:
             raise Lost(last)
         if done.returncode:
-            raise Failed(done.returncode, last)
+            raise Failed(done.returncode, " | ".join(said[:2]) or last)
         return done.stdout
 
 

@@ -146,7 +146,8 @@ def test_a_full_disk(bundle, model, server, device, monkeypatch, tmp_path):
     try:
         monkeypatch.setattr(Remote, "_greet", lambda *_: str(small))
         message = refusal(device.run, bundle, [samples(model, 2)["x"]])
-        assert message.startswith(f"error[E505]: the device failed, {device.shell}: ")
+        assert message.startswith(f"error[E505]: the device failed, {device.shell}: tar: ")
+        assert "No space left on device" in message
         assert list((small / "bundles").iterdir()) == []
     finally:
         subprocess.run(["umount", small], check=True)
