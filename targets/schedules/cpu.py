@@ -39,8 +39,9 @@ def _cut_output(schedule: Schedule, output: Block, tile: ConvSchedule) -> tuple[
     y, y_task, y_tile = schedule.split(y, [None, tile.oh_task, tile.oh_tile])
     x, x_tile = schedule.split(x, [None, tile.ow_tile])
     around = (x, o_task, y_task) if tile.columns_outside else (o_task, y_task, x)
-    schedule.reorder(n, o, y, *around, n_tile, o_tile, y_tile, x_tile, c)
-    task = schedule.fuse(n, o, y)
+    # Channels before images: what one core multiplies with the same weights comes one after the other.
+    schedule.reorder(o, n, y, *around, n_tile, o_tile, y_tile, x_tile, c)
+    task = schedule.fuse(o, n, y)
     if tile.parallel:
         schedule.parallel(task)
     schedule.vectorize(c)

@@ -92,7 +92,8 @@ def default(workload: Conv2d, isa: str, cores: int) -> ConvSchedule:
     n_tile, oc_tile, oh_tile, ow_tile = best
     parallel = cores > 1 and workload.macs >= 2 * WORTH_A_THREAD
     oc_tiles, rows = layout.blocks(workload.out_channels, workload.out_block) // oc_tile, -(-workload.out_height // oh_tile)
-    oc_task, oh_task = _tasks(workload.batch, oc_tiles, rows, cores if parallel else 1)
+    split = _channel_tasks if _is_mostly_weights(workload) else _tasks
+    oc_task, oh_task = split(workload.batch, oc_tiles, rows, cores if parallel else 1)
     return ConvSchedule(n_tile, oc_tile, oh_tile, ow_tile, oc_task, oh_task, parallel)
 
 
@@ -164,6 +165,20 @@ def _tasks(batch: int, oc_tiles: int, rows: int, cores: int) -> tuple[int, int]:
     oh_task = largest_divisor(rows, rows * batch // wanted)
     missing = -(-wanted // (batch * (rows // oh_task)))
     return largest_divisor(oc_tiles, oc_tiles // missing), oh_task
+
+
+def _channel_tasks(batch: int, oc_tiles: int, rows: int, cores: int) -> tuple[int, int]:
+    """As `_tasks`, channels split before rows: each weight then goes through one cache, and once for all images."""
+    wanted = 1 if cores == 1 else 4 * cores
+    oc_task = largest_divisor(oc_tiles, oc_tiles // wanted)
+    missing = 1 if oc_tiles // oc_task * batch >= cores else -(-cores // (oc_tiles // oc_task * batch))
+    return oc_task, largest_divisor(rows, rows // missing)
+
+
+def _is_mostly_weights(workload: Conv2d) -> bool:
+    """Whether an image's worth of data is less than the weights that it meets."""
+    taps = workload.kernel[0] * workload.kernel[1] * workload.out_channels // workload.groups
+    return taps > workload.in_height * workload.in_width
 
 
 def largest_divisor(number: int, limit: int) -> int:
