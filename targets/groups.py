@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from deburr.ir.model import Model
 from deburr.ir.node import Node
+from deburr.targets.kernels import winograd
 from deburr.targets.kernels import workload as w
 from deburr.targets.lower import dialect
 from deburr.targets.lower.workloads import workload
 from deburr.targets.manifest import Group
+
+WINOGRAD = "winograd"  # in the sizes of a group: it multiplies less often than its multiply-accumulates say
 
 
 def groups(lowered: Model) -> list[Group]:
@@ -41,6 +44,8 @@ def _convolution(work: w.Conv2d) -> str:
     (height, width), stride = work.kernel, max(work.strides)
     text = f"{height}x{width}" + (f"/{stride}" if stride > 1 else "")
     text += f" {work.in_channels}-{work.out_channels} @{work.in_height}x{work.in_width}"
+    size = winograd.tile_size(work)
+    text += f" {WINOGRAD} {size}x{size}" if size else ""
     text += " depthwise" if work.is_depthwise else f" groups={work.groups}" if work.groups > 1 else ""
     is_sum = work.add is not None or (work.float_epilogue is not None and work.float_epilogue.residual)
     return text + (" +sum" if is_sum else "")

@@ -15,6 +15,7 @@ import numpy as np
 from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array
 from deburr.measure import Candidate, WorkerProcess, default_threads, write_feed
+from deburr.targets.groups import WINOGRAD
 from deburr.targets.lower.dialect import UNTEMPLATED
 
 WORTH_A_REMARK = 0.05  # of the time, outside the templates
@@ -159,4 +160,6 @@ def _remarks(rows: Sequence[Row], compiling: Sequence[str]) -> tuple[str, ...]:
         "template"
         for (name, how), shares in slow.items()
     ]
+    if any(WINOGRAD in row.shape for row in rows):
+        remarks.append(f"{WINOGRAD}: its rate counts what the plain convolution would multiply, so it may pass the ceiling")
     return (*remarks, *(text for text in compiling if slow and "TVM's own converter" in text))

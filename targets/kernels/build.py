@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deburr.targets.kernels import conv2d, depthwise, elementwise, matmul, pool, rows
+from deburr.targets.kernels import conv2d, depthwise, elementwise, matmul, pool, rows, winograd
 from deburr.targets.kernels.workload import Add, ChangeLayout, Conv2d, Dequantize, MatMul, Pool2d, Quantize, Rows, Workload
 from deburr.targets.schedules import cpu, space, tile
 from deburr.targets.schedules import matmul as matmul_schedule
 from deburr.targets.schedules import rows as rows_schedule
+from deburr.targets.schedules import winograd as winograd_schedule
 
 if TYPE_CHECKING:
     from deburr.targets.kernels.conv2d import Definition
@@ -51,6 +52,10 @@ def kernel(workload: Workload, target: Target, schedule: ConvSchedule | None = N
             cut = schedule or space.default_schedule(workload, target)
             definition = depthwise.define(workload, target.isa, cut.extent(workload))
             module = cpu.reduction(_module(definition), cut)
+        case Conv2d() if size := winograd.tile_size(workload):
+            cut = schedule or space.default_schedule(workload, target)
+            definition = winograd.define(workload, size, cut.extent(winograd.grid(workload, size)))
+            module = winograd_schedule.schedule(_module(definition), workload, size, target.isa, cut)
         case Conv2d():
             cut = schedule or space.default_schedule(workload, target)
             if cut.ow_tile % tile.step_of(workload, target.isa):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deburr.ir.errors import DeburrError
-from deburr.targets.kernels import layout, matmul
+from deburr.targets.kernels import layout, matmul, winograd
 
 if TYPE_CHECKING:
     from deburr.ir.types import Array
@@ -32,7 +32,7 @@ def pack_conv2d(
     expected = (w.out_channels, w.in_channels // w.groups, *w.kernel)
     if weight.shape != expected:
         raise ValueError(f"weight {weight.shape} where the workload has {expected}")
-    packed_weight = _pack_depthwise(w, target.isa, weight) if w.is_blocked_depthwise else _pack_dense(w, target.isa, weight)
+    packed_weight = _pack_weight(w, target.isa, weight)
     if w.dtype == "float32":
         given = np.zeros(w.out_channels, np.float32) if bias is None else bias.astype(np.float32)
         return {"weight": packed_weight, "bias": pack_channels(given, w.out_block)}
@@ -112,6 +112,13 @@ def unpack_activation(data: Array, channels: int) -> Array:
     """[N, blocks, H, W, block] -> [N, C, H, W]."""
     n, blocks, height, width, block = data.shape
     return np.ascontiguousarray(data.transpose(0, 1, 4, 2, 3).reshape(n, blocks * block, height, width)[:, :channels])
+
+
+def _pack_weight(workload: Conv2d, isa: str, weight: Array) -> Array:
+    if workload.is_blocked_depthwise:
+        return _pack_depthwise(workload, isa, weight)
+    size = winograd.tile_size(workload)
+    return winograd.pack_weight(workload, weight, size) if size else _pack_dense(workload, isa, weight)
 
 
 def _pack_dense(workload: Conv2d, isa: str, weight: Array) -> Array:

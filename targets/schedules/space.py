@@ -12,7 +12,7 @@ from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from deburr.targets.kernels import layout
+from deburr.targets.kernels import layout, winograd
 from deburr.targets.kernels.workload import Conv2d, Pool2d, Workload
 from deburr.targets.schedules import tile
 from deburr.targets.schedules.tile import ConvSchedule
@@ -38,6 +38,9 @@ def default_schedule(workload: Conv2d | Pool2d, target: Target) -> ConvSchedule:
         return tile.over_window((*shape, workload.block), operations, target.isa, target.cores, rounded=False)
     if workload.is_blocked_depthwise:
         return tile.over_window(layout.output_shape(workload), workload.macs, target.isa, target.cores, rounded=True)
+    size = winograd.tile_size(workload)
+    if size:
+        return tile.over_tiles(winograd.grid(workload, size), target.isa, target.cores)
     return tile.default(workload, target.isa, target.cores)
 
 
@@ -46,6 +49,9 @@ class Space:
 
     def __init__(self, workload: Conv2d | Pool2d, target: Target) -> None:
         self.workload, self.target = workload, target
+        self._winograd = winograd.tile_size(workload) if isinstance(workload, Conv2d) else 0
+        # What is cut up: pixels, or tiles of them.
+        self._grid = winograd.grid(workload, self._winograd) if self._winograd and isinstance(workload, Conv2d) else workload
         self.default = default_schedule(workload, target)
 
     @cached_property
@@ -55,14 +61,16 @@ class Space:
         vectors, step = self._accumulators, tile.step_of(w, self.target.isa) if self._is_dense else 1  # type: ignore[arg-type]
         parallel = {self.default.parallel, True, False} if self.target.cores > 1 and self._is_small else {self.default.parallel}
         chosen = {
-            "n_tile": range(1, min(batch, vectors) + 1) if rows * columns == 1 and self._is_dense else (1,),
+            "n_tile": range(1, min(batch, vectors) + 1)
+            if rows * columns == 1 and self._is_dense and not self._winograd
+            else (1,),
             "oc_tile": [size for size in range(1, 9) if blocks % size == 0] if self._is_dense and w.groups == 1 else (1,),  # type: ignore[union-attr]
             "oh_tile": range(1, min(rows, 4) + 1),
             "ow_tile": range(step, min(-(-columns // step) * step, vectors) + 1, step),
             "oc_task": [size for size in range(1, blocks + 1) if blocks % size == 0],
             "oh_task": range(1, rows + 1),
             "parallel": sorted(parallel),
-            "columns_outside": (False, True),
+            "columns_outside": (False,) if self._winograd else (False, True),
             "unroll": (0, 1, 2),
         }
         return {name: tuple(values) for name, values in chosen.items()}
@@ -123,8 +131,8 @@ class Space:
 
     @property
     def _sizes(self) -> tuple[int, int, int, int]:
-        """Images, blocks of channels, rows and columns of the output."""
-        w = self.workload
+        """Images, blocks of channels, rows and columns of the output, or of its tiles."""
+        w = self._grid
         channels, block = (w.out_channels, w.out_block) if isinstance(w, Conv2d) else (w.channels, w.block)
         return w.batch, layout.blocks(channels, block), w.out_height, w.out_width
 
@@ -148,7 +156,7 @@ class Space:
 
     def _unrolled(self, schedule: ConvSchedule) -> int:
         """How often a register tile stands in the unrolled body."""
-        w, size = self.workload, 1
+        w, size = self._grid, 1
         taps = [*w.kernel]
         if isinstance(w, Conv2d) and self._is_dense:
             group = layout.weight_layout(w, self.target.isa).group

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -84,17 +84,33 @@ WORTH_A_THREAD = 100_000
 
 def default(workload: Conv2d, isa: str, cores: int) -> ConvSchedule:
     """The tile with the lowest estimated cost: sums wasted on rounding, and loads that the multipliers wait for."""
-    registers = REGISTERS[isa]
-    block = workload.out_block
-    sizes = (workload.batch, workload.out_height, workload.out_width)
-    candidates = _candidates(workload, isa, largest_tile(workload, isa))
-    best = min(candidates, key=lambda tile: estimate(tile, sizes, registers, block))
-    n_tile, oc_tile, oh_tile, ow_tile = best
+    n_tile, oc_tile, oh_tile, ow_tile = _register_tile(workload, isa)
     parallel = cores > 1 and workload.macs >= 2 * WORTH_A_THREAD
     oc_tiles, rows = layout.blocks(workload.out_channels, workload.out_block) // oc_tile, -(-workload.out_height // oh_tile)
     split = _channel_tasks if _is_mostly_weights(workload) else _tasks
     oc_task, oh_task = split(workload.batch, oc_tiles, rows, cores if parallel else 1)
     return ConvSchedule(n_tile, oc_tile, oh_tile, ow_tile, oc_task, oh_task, parallel)
+
+
+def over_tiles(grid: Conv2d, isa: str, cores: int) -> ConvSchedule:
+    """As `default`, for a Winograd convolution: a task has all channels, unless weights are most of what it reads.
+
+    :param grid: its products, as `winograd.grid` has them.
+    """
+    _, oc_tile, oh_tile, ow_tile = _register_tile(replace(grid, batch=1), isa)
+    parallel = cores > 1 and grid.macs >= WORTH_A_THREAD  # each counts for 16 or 36
+    oc_task, rows = layout.blocks(grid.out_channels, grid.out_block) // oc_tile, -(-grid.out_height // oh_tile)
+    if _is_mostly_weights(grid):
+        oc_task, oh_task = _channel_tasks(grid.batch, oc_task, rows, cores if parallel else 1)
+    else:
+        oh_task = largest_divisor(rows, rows * grid.batch // (8 * cores))  # their tiles stay in a cache
+    return ConvSchedule(1, oc_tile, oh_tile, ow_tile, oc_task, oh_task, parallel)
+
+
+def _register_tile(workload: Conv2d, isa: str) -> tuple[int, int, int, int]:
+    registers, sizes = REGISTERS[isa], (workload.batch, workload.out_height, workload.out_width)
+    candidates = _candidates(workload, isa, largest_tile(workload, isa))
+    return min(candidates, key=lambda tile: estimate(tile, sizes, registers, workload.out_block))
 
 
 def _candidates(workload: Conv2d, isa: str, accumulators: int) -> list[tuple[int, int, int, int]]:

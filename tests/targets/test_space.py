@@ -18,6 +18,7 @@ WORKLOADS = {
     "gemm": Conv2d(4, 64, 1, 1, 80, (1, 1), requantize=Requantize(0)),
     "grouped": replace(DENSE, groups=4),
     "depthwise": Conv2d(1, 96, 14, 13, 96, (3, 3), pads=(1, 1, 1, 1), groups=96, requantize=Requantize(5)),
+    "winograd": Conv2d(1, 96, 14, 13, 96, (3, 3), pads=(1, 1, 1, 1), dtype="float32"),
     "max": Pool2d("max", 1, 64, 15, 16, (3, 3), (2, 2), (1, 1, 1, 1)),
     "average": Pool2d("average", 1, 64, 7, 7, (7, 7), multiplier=1 / 49, requantize=Requantize(3)),
 }
@@ -47,6 +48,7 @@ def test_every_schedule_of_the_space_gives_the_bits_of_the_default(isa, name):
         searched.mutate(searched.default, random),
     ]:
         assert searched.legal(drawn), drawn
+        # Whatever the tile, sums are taken in one order.
         np.testing.assert_array_equal(execute(workload, target, arrays, drawn), expected, err_msg=str(drawn))
 
 
