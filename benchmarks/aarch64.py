@@ -21,6 +21,7 @@ from typing import Any
 from kernels import SHAPES, Shape
 
 from deburr.targets.kernels import build
+from deburr.targets.schedules import pipeline
 from deburr.targets.target import find
 
 MULTIPLY = r"(sdot|udot|sudot|usdot|smmla|usmmla|smlal2?|smull2?|fmla)"
@@ -82,10 +83,7 @@ def measure(target: str, shape: Shape) -> Row:
 
 def assembly(workload: Any, target: Any) -> str:
     """The kernel as LLVM prints it."""
-    import tvm
-
-    module = tvm.IRModule({"main": build.kernel(workload, target).function})
-    return str(tvm.compile(module, tvm.target.Target(dict(target.tvm))).mod.inspect_source("asm"))
+    return str(pipeline.library(build.kernel(workload, target).function, target).mod.inspect_source("asm"))
 
 
 def inner_loop(text: str) -> list[str]:

@@ -73,13 +73,14 @@ def ours(workload: Conv2d, target: Any) -> Callable[[], object]:
     import tvm
 
     from deburr.targets.kernels import build, pack
+    from deburr.targets.schedules import pipeline
 
     kernel = build.kernel(workload, target)
     weight, bias, multiplier = constants(workload)
     packed = pack.pack_conv2d(workload, target, weight, bias, multiplier)
     data = np.random.default_rng(0).integers(0, 256, kernel.arguments[0].shape).astype(np.uint8)
     arrays = [data, *packed.values(), np.zeros(kernel.arguments[-1].shape, np.uint8)]
-    function = tvm.compile(tvm.IRModule({"main": kernel.function}), tvm.target.Target(dict(target.tvm)))["main"]
+    function = pipeline.library(kernel.function, target)["main"]
     tensors = [tvm.runtime.tensor(array) for array in arrays]
     return lambda: function(*tensors)
 

@@ -71,7 +71,7 @@ def compile_module(
     import tvm
     from tvm import relax
 
-    from deburr.targets.schedules import transcendental
+    from deburr.targets.schedules import pipeline, transcendental
     from deburr.targets.schedules.default import schedule_module
 
     transcendental.register()
@@ -88,7 +88,7 @@ def compile_module(
                 relax.transform.DeadCodeElimination(list(functions)),
             ]
         )(module)
-        executable = relax.build(schedule_module(module), device)
+        executable = relax.build(schedule_module(module), device, tir_pipeline=pipeline.name())
     executable.export_library(
         str(library), fcompile=_Linker(linker, static=link.is_static(target)), workspace_dir=str(library.parent)
     )

@@ -16,7 +16,7 @@ import deburr
 from deburr.cli import main
 from deburr.profile import Profile, _profile, profile
 from deburr.targets.features import missing_here
-from deburr.targets.schedules import ceiling
+from deburr.targets.schedules import ceiling, pipeline
 from deburr.targets.target import find
 
 
@@ -150,7 +150,7 @@ def test_the_ceiling_does_its_work(name: str, dtype: str) -> None:
     if missing_here(target.instruction_sets()):
         pytest.skip(f"this CPU cannot run {name}")
     function, arguments, macs = ceiling._function(target, dtype, 2, 4)
-    call = tvm.compile(tvm.IRModule({"main": function}), tvm.target.Target(dict(target.tvm)))["main"]
+    call = pipeline.library(function, target)["main"]
     tensors = [tvm.runtime.tensor(np.full([int(size) for size in one.shape], 2, str(one.dtype))) for one in arguments]
     call(*tensors)
     output = tensors[-1].numpy()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from deburr.targets.kernels.layout import weight_layout
 from deburr.targets.kernels.workload import Conv2d
+from deburr.targets.schedules import pipeline
 from deburr.targets.schedules.dot import Dot, dot
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def _rate(target: Target, dtype: str, threads: int, vectors: int) -> float:
     import tvm
 
     function, arguments, macs = _function(target, dtype, threads, vectors)
-    call = tvm.compile(tvm.IRModule({"main": function}), tvm.target.Target(dict(target.tvm)))["main"]
+    call = pipeline.library(function, target)["main"]
     tensors = [tvm.runtime.tensor(np.ones([int(size) for size in one.shape], str(one.dtype))) for one in arguments]
     call(*tensors)
     seconds = []

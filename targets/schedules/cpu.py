@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from deburr.targets.schedules import prefetch
 from deburr.targets.schedules.dot import dot
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ def convolution(module: Module, workload: Conv2d, isa: str, tile: ConvSchedule) 
     task, inner = _cut_output(schedule, output, tile)
     schedule.compute_at(accumulate, inner, preserve_unit_loops=True)
     pad_in_task(schedule, task)
+    steps = schedule.get_loops(accumulate)[-5:-2]
     register_tile(schedule, accumulate, Reduction(5, tile.unroll), dot(workload, isa))
+    if prefetch.pays(workload, tile):
+        prefetch.weights(schedule, workload, tile, schedule.get_loops(output)[:4], steps)
     return schedule.mod
 
 

@@ -75,7 +75,8 @@ _NEON = RegisterFile(24, 4, steps=4, load=2)  # of 32: six registers of data and
 REGISTERS = {
     "avx512vnni": RegisterFile(26, 16), "avxvnni": RegisterFile(12, 8), "avx2": RegisterFile(12, 8),
     "generic": RegisterFile(12, 4),
-    "i8mm": _NEON, "dotprod": _NEON, "neon": _NEON,
+    "i8mm": _NEON, "dotprod": _NEON,
+    "neon": replace(_NEON, accumulators=16),  # its weights are widened in registers: with more sums some go to the stack
 }  # fmt: skip
 
 # Below this many multiply-accumulates per thread, waking the pool (about 5 us) costs more than it saves.
@@ -87,7 +88,7 @@ def default(workload: Conv2d, isa: str, cores: int) -> ConvSchedule:
     n_tile, oc_tile, oh_tile, ow_tile = _register_tile(workload, isa)
     parallel = cores > 1 and workload.macs >= 2 * WORTH_A_THREAD
     oc_tiles, rows = layout.blocks(workload.out_channels, workload.out_block) // oc_tile, -(-workload.out_height // oh_tile)
-    split = _channel_tasks if _is_mostly_weights(workload) else _tasks
+    split = _channel_tasks if is_mostly_weights(workload) else _tasks
     oc_task, oh_task = split(workload.batch, oc_tiles, rows, cores if parallel else 1)
     return ConvSchedule(n_tile, oc_tile, oh_tile, ow_tile, oc_task, oh_task, parallel)
 
@@ -100,7 +101,7 @@ def over_tiles(grid: Conv2d, isa: str, cores: int) -> ConvSchedule:
     _, oc_tile, oh_tile, ow_tile = _register_tile(replace(grid, batch=1), isa)
     parallel = cores > 1 and grid.macs >= WORTH_A_THREAD  # each counts for 16 or 36
     oc_task, rows = layout.blocks(grid.out_channels, grid.out_block) // oc_tile, -(-grid.out_height // oh_tile)
-    if _is_mostly_weights(grid):
+    if is_mostly_weights(grid):
         oc_task, oh_task = _channel_tasks(grid.batch, oc_task, rows, cores if parallel else 1)
     else:
         oh_task = largest_divisor(rows, rows * grid.batch // (8 * cores))  # their tiles stay in a cache
@@ -184,14 +185,26 @@ def _tasks(batch: int, oc_tiles: int, rows: int, cores: int) -> tuple[int, int]:
 
 
 def _channel_tasks(batch: int, oc_tiles: int, rows: int, cores: int) -> tuple[int, int]:
-    """As `_tasks`, channels split before rows: each weight then goes through one cache, and once for all images."""
-    wanted = 1 if cores == 1 else 4 * cores
-    oc_task = largest_divisor(oc_tiles, oc_tiles // wanted)
-    missing = 1 if oc_tiles // oc_task * batch >= cores else -(-cores // (oc_tiles // oc_task * batch))
-    return oc_task, largest_divisor(rows, rows // missing)
+    """As `_tasks`, channels split before rows: each weight then goes through one cache, and once for all images.
+
+    As few tasks as keep all cores busy to the end: within a task the next weights are known, and can be fetched in time.
+    """
+
+    def cost(cut: tuple[int, int]) -> float:
+        channels, part = cut
+        tasks = channels * part * batch
+        # Weights are read again for each part of the rows: a part more takes as long as 3 % of idle cores.
+        return -(-tasks // cores) * cores / tasks * (1 + 0.03 * (part - 1)) + 0.002 * channels
+
+    channels, part = min(product(_divisors(oc_tiles), _divisors(rows)), key=cost)
+    return oc_tiles // channels, rows // part
 
 
-def _is_mostly_weights(workload: Conv2d) -> bool:
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
+
+
+def is_mostly_weights(workload: Conv2d) -> bool:
     """Whether an image's worth of data is less than the weights that it meets."""
     taps = workload.kernel[0] * workload.kernel[1] * workload.out_channels // workload.groups
     return taps > workload.in_height * workload.in_width

@@ -81,7 +81,9 @@ class Bench:
         """A function that calls the kernel so many times, and what the kernel writes; surplus memory is poisoned first."""
         import tvm
 
-        library = tvm.compile(tvm.IRModule({"main": kernel.function}), tvm.target.Target(dict(self.target.tvm)))
+        from deburr.targets.schedules import pipeline
+
+        library = pipeline.library(kernel.function, self.target)
         function = library["main"]
         output = tvm.runtime.tensor(np.full(self.output_type.shape, 77, self.output_type.dtype))
         tensors = [*map(tvm.runtime.tensor, self.inputs), output]

@@ -11,6 +11,7 @@ from test_kernels_conv import ADD, random_arguments
 
 from deburr.targets.kernels import build, pack
 from deburr.targets.kernels.workload import Conv2d, FloatEpilogue, Requantize
+from deburr.targets.schedules import pipeline
 from deburr.targets.schedules.tile import ConvSchedule
 
 ISAS = pytest.mark.parametrize("isa", list(CPUS))
@@ -74,10 +75,7 @@ def test_floats_are_close():
 
 def inner_loop(workload, target, instruction):
     """The basic block with most of the multiplications, an instruction a line."""
-    import tvm
-
-    module = tvm.IRModule({"main": build.kernel(workload, target).function})
-    text = tvm.compile(module, tvm.target.Target(dict(target.tvm))).mod.inspect_source("asm")
+    text = pipeline.library(build.kernel(workload, target).function, target).mod.inspect_source("asm")
     blocks = re.split(r"\n(?=\.L\w+:)", text)
     lines = max(blocks, key=lambda block: len(re.findall(rf"^\s+{instruction}\s", block, re.M))).splitlines()
     return [line.split("//")[0].strip() for line in lines if re.match(r"\s+[a-z]", line)]

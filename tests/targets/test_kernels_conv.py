@@ -10,6 +10,7 @@ from kernel_reference import TARGETS, conv, run_conv
 
 from deburr.targets.kernels import build
 from deburr.targets.kernels.workload import Conv2d, FixedPointAdd, FloatEpilogue, Requantize
+from deburr.targets.schedules import pipeline
 from deburr.targets.schedules.tile import ConvSchedule
 from deburr.targets.target import find
 
@@ -140,11 +141,9 @@ def test_ties_go_to_even():
 
 def test_avx_vnni_multiplies_in_one_instruction():
     """AVX2 widens to 16 bits first; a CPU without AVX-512 that has vpdpbusd must not."""
-    import tvm
-
     target = find("alderlake")
     kernel = build.kernel(Conv2d(1, 16, 4, 4, 16, (3, 3), in_block=8, out_block=8), target)
-    library = tvm.compile(tvm.IRModule({"main": kernel.function}), tvm.target.Target(dict(target.tvm)))
+    library = pipeline.library(kernel.function, target)
     text = library.mod.inspect_source("asm")
     assert "vpdpbusd\t%ymm" in text
     assert "vpmaddwd" not in text
