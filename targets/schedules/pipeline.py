@@ -44,7 +44,7 @@ def _stages() -> tuple[Any, Any, Any]:
 
     lowering, finish_host, finish_device = default_s_tir_pipeline()
 
-    @tvm.transform.module_pass(opt_level=0, name="deburr.locals_on_stack")
+    @tvm.transform.module_pass(opt_level=0, name="deburr.locals_on_stack")  # type: ignore[untyped-decorator]
     def locals_on_stack(module: Module, _: Any) -> Module:
         from tvm import tirx
 

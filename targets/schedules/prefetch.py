@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Schedule = Any  # tvm.s_tir.Schedule
     Loop = Any
+    For = Any  # tvm.tirx.For
     Expression = Any
 
 LINE = 64  # bytes that a cache fetches together
@@ -47,29 +48,40 @@ def weights(schedule: Schedule, workload: Conv2d, tile: ConvSchedule, tiles: Seq
     from tvm import tirx
 
     task, channels, *pixels = (schedule.get(loop) for loop in tiles)
-    loops = [*pixels, *(schedule.get(loop) for loop in steps)]
-    weight = schedule.mod["main"].params[1]
-    outputs, *block = (int(size) for size in weight.shape)
-    elements = LINE // np.dtype(str(weight.dtype)).itemsize
-    lines = -(-tile.oc_tile * prod(block) // elements)
-    count = -(-lines // prod(int(loop.extent) for loop in loops))
-    position: Expression = 0
-    for loop in loops:
-        position = position * loop.extent + loop.loop_var
+    outputs, *block = (int(size) for size in schedule.mod["main"].params[1].shape)
     same = int(task.extent) // (layout.blocks(workload.out_channels, workload.out_block) // tile.oc_tile // tile.oc_task)
     following = task.loop_var // same * tile.oc_task + channels.loop_var + 1
     first = tirx.min(following * tile.oc_tile, outputs - tile.oc_tile)  # the last tile has no next one
-    requests = [_request(weight, first, (position * count + index) * elements) for index in range(count)]
+    request(schedule, pixels, steps, [[first]], tile.oc_tile * prod(block))
+
+
+def request(
+    schedule: Schedule, tiles: Sequence[For], steps: Sequence[Loop], parts: Sequence[Sequence[Expression]], size: int
+) -> None:
+    """Spread requests for parts of the weights over loops.
+
+    :param tiles: the loops that surround `steps`.
+    :param steps: of the schedule; requests stand in the last one.
+    :param parts: the first indices of each.
+    :param size: of a part, in elements.
+    """
+    from tvm import tirx
+
+    loops = [*tiles, *(schedule.get(loop) for loop in steps)]
+    weight = schedule.mod["main"].params[1]
+    elements = LINE // np.dtype(str(weight.dtype)).itemsize
+    count = -(-size // (elements * prod(int(loop.extent) for loop in loops)))
+    position: Expression = 0
+    for loop in loops:
+        position = position * loop.extent + loop.loop_var
+    offsets = [(position * count + index) * elements for index in range(count)]
+    how = [tirx.const(number, "int32") for number in NEAR]
+    requests = []
+    for part in parts:
+        zeros = [0] * (len(weight.shape) - len(part) - 1)
+        addresses = [weight.ptr_to([*part, *zeros, offset]) for offset in offsets]
+        requests += [tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, *how)) for address in addresses]
     last = loops[-1]
     body = tirx.SeqStmt([*requests, last.body])
     changed = tirx.For(last.loop_var, last.min, last.extent, last.kind, body, last.thread_binding, last.annotations)
     schedule.state.replace(schedule.get_sref(steps[-1]), changed)
-
-
-def _request(buffer: Any, block: Expression, offset: Expression) -> Any:
-    """Asks for the line `offset` elements behind the start of a block."""
-    from tvm import tirx
-
-    address = buffer.ptr_to([block, *[0] * (len(buffer.shape) - 2), offset])
-    how = [tirx.const(number, "int32") for number in NEAR]
-    return tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, *how))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from deburr.targets.kernels import layout
 from deburr.targets.kernels.winograd import grid
-from deburr.targets.schedules import cpu
+from deburr.targets.schedules import cpu, prefetch
 from deburr.targets.schedules.cpu import Reduction
 from deburr.targets.schedules.dot import dot
 
@@ -36,8 +37,26 @@ def schedule(module: Module, workload: Conv2d, size: int, isa: str, cut: ConvSch
         plan.compute_at(plan.get_sblock("data_tiles"), task, preserve_unit_loops=True)
     _data(plan, task if all_channels else None, parallel=cut.parallel)
     # Last: nothing can be moved to where an instruction reads it.
-    cpu.register_tile(plan, plan.get_sblock("accumulate"), Reduction(3, cut.unroll), dot(grid(workload, size), isa))
+    accumulate = plan.get_sblock("accumulate")
+    step = plan.get_loops(accumulate)[-3]
+    cpu.register_tile(plan, accumulate, Reduction(3, cut.unroll), dot(grid(workload, size), isa))
+    if not all_channels:
+        _fetch_next(plan, task, step, size, cut)
     return plan.mod
+
+
+def _fetch_next(plan: Schedule, task: Loop, step: Loop, size: int, cut: ConvSchedule) -> None:
+    """While one place in all tiles is multiplied, the weights of the next place are fetched."""
+    from tvm import tirx
+
+    _, o_task, i, j, y, x = (plan.get(loop) for loop in plan.get_loops(plan.get_sblock("products"))[:6])
+    outputs, edge, _, *block = (int(count) for count in plan.mod["main"].params[1].shape)
+    tasks = plan.get(task)
+    same = int(tasks.extent) // (outputs // cut.oc_tile // cut.oc_task)
+    first = (tasks.loop_var // same * cut.oc_task + o_task.loop_var) * cut.oc_tile
+    place = tirx.min(i.loop_var * edge + j.loop_var + 1, edge * edge - 1)
+    parts = [[first + index, 0, place] for index in range(cut.oc_tile)]
+    prefetch.request(plan, [y, x], [step], parts, prod(block))
 
 
 def _cut_output(plan: Schedule, size: int, cut: ConvSchedule) -> tuple[Loop, Loop, Loop]:
