@@ -14,7 +14,9 @@ from deburr.targets.lower.movement import RESHAPES
 from deburr.targets.target import Target
 
 PLAIN = 0
-FEW_CHANNELS = 4  # the first layer's images take blocks of this size: blocks of 16 would be mostly padding
+# The first layer's images take blocks of this size, which is what an instruction multiplies at a time: blocks of 16 would be
+# mostly padding. In float32, where each channel is multiplied by itself, the block is as large as the image is deep.
+FEW_CHANNELS = 4
 
 
 def assign_layouts(graph: Graph, target: Target) -> None:
@@ -101,8 +103,10 @@ class _Assignment:
 
     def _block_for(self, value: Value) -> int:
         convolutions = all(dialect.is_op(use.node, "Conv2d") and use.index == 0 for use in value.uses)
-        few = convolutions and not value.is_output and self._image(value)[1] <= FEW_CHANNELS
-        return FEW_CHANNELS if few else self.block
+        channels = self._image(value)[1]
+        if not convolutions or value.is_output or channels > FEW_CHANNELS:
+            return self.block
+        return channels if value.dtype is DType.FLOAT else FEW_CHANNELS
 
     def _is_blockwise(self, node: Node) -> bool:
         """An elementwise operator among blocked images of one size (a pixel may stand for a whole image)."""

@@ -26,7 +26,7 @@ def dot(weights: WeightLayout, workload: Conv2d) -> Dot | None:
         return Dot(_usmmla(workload.strides[1]), 2, 8, parts=2, pixels_inside=True, pixels=2)
     parts = {"int8": 4, "int16": 8, "float32": 4}[weights.dtype]
     parts = min(parts, in_block // weights.group)
-    if out_block % LANES or in_block % (parts * weights.group):
+    if out_block % LANES or in_block % (parts * weights.group) or parts == 3:
         return None
     return Dot(
         _by_element(weights.data_dtype, weights.dtype, weights.group, parts), LANES, weights.group, parts, pixels_inside=True

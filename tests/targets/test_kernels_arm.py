@@ -30,6 +30,7 @@ SHAPES = {
 FLOATS = {
     "3x3": Conv2d(1, 20, 8, 8, 40, **WINDOW, dtype="float32", float_epilogue=FloatEpilogue(True, 0.0)),
     "gemm": Conv2d(2, 33, 1, 1, 70, (1, 1), dtype="float32"),
+    "three_channels": Conv2d(1, 3, 9, 8, 17, (5, 3), (2, 1), (2, 1, 1, 0), in_block=3, dtype="float32"),
     "depthwise": Conv2d(1, 24, 8, 8, 24, **WINDOW, groups=24, dtype="float32"),
 }
 
