@@ -70,11 +70,14 @@ def register_tile(schedule: Schedule, accumulate: Block, reduction: Reduction, i
     loops, spatial = schedule.get_loops(accumulate), 7 if instruction is not None and instruction.pixels > 1 else 5
     sums, (n, o, y, x, *channels) = list(loops[-reduction.loops :]), loops[-reduction.loops - spatial : -reduction.loops]
     schedule.set_scope(accumulate, 0, "local")
+    # What the smaller side of the tile holds waits in registers while the other side passes by, one after the other.
+    few_channels = _extent(schedule, o) < _extent(schedule, y) * _extent(schedule, x)
+    pixels_and_channels = [n, y, x, o] if few_channels else [n, o, y, x]
     if instruction is None:
-        tile, lanes, inside = [n, o, y, x], channels, []
+        tile, lanes, inside = pixels_and_channels, channels, []
     else:
         vectors, *lanes = channels if spatial > 5 else schedule.split(channels[0], [None, instruction.lanes])
-        tile = [o, vectors, n, y, x] if instruction.pixels_inside else [n, o, y, x, vectors]
+        tile = [o, vectors, n, y, x] if instruction.pixels_inside else [*pixels_and_channels, vectors]
         group = sums.pop()
         if instruction.parts > 1:
             sums += schedule.split(sums.pop(), [None, instruction.parts])
@@ -92,6 +95,10 @@ def register_tile(schedule: Schedule, accumulate: Block, reduction: Reduction, i
         schedule.unroll(loop)
     if instruction is not None:
         schedule.tensorize(lanes[0], instruction.intrinsic)
+
+
+def _extent(schedule: Schedule, loop: Loop) -> int:
+    return int(schedule.get(loop).extent)
 
 
 def elementwise(module: Module, parallel: bool) -> Module:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from deburr.targets.kernels import layout
 from deburr.targets.kernels.matmul import convolution
-from deburr.targets.schedules import cpu, tile
+from deburr.targets.schedules import cpu, prefetch, tile
 from deburr.targets.schedules.cpu import Reduction
 from deburr.targets.schedules.dot import dot
 from deburr.targets.schedules.tile import ConvSchedule
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 LARGEST_PANEL = 256 * 1024  # bytes of rows that a task goes over again and again
 MOST_SUMS = 16  # vectors: enough to hide latency, and what LLVM keeps of rows and columns beside them still fits registers
+STEPS = 16  # of the depth that requests for weights stand between
 PADDED = 1.15  # what rows cost that have to be copied, because tiles do not divide them
 
 
@@ -71,8 +73,37 @@ def schedule(module: Module, workload: MatMul, isa: str, cut: ConvSchedule) -> M
     task, inner = _cut(plan, output, workload, cut)
     plan.compute_at(accumulate, inner, preserve_unit_loops=True)
     cpu.pad_in_task(plan, task)
-    cpu.register_tile(plan, accumulate, Reduction(2, cut.unroll), dot(convolution(workload, isa), isa))
+    steps = _split_depth(plan, accumulate)
+    cpu.register_tile(plan, accumulate, Reduction(len(steps) + 1, cut.unroll), dot(convolution(workload, isa), isa))
+    if len(steps) > 1 and _fetches_ahead(workload, cut):
+        _fetch_next(plan, workload, cut, (task, inner), steps[0])
     return plan.mod
+
+
+def _split_depth(plan: Schedule, accumulate: Any) -> list[Any]:
+    """The loop over the depth as two, where it divides: requests for weights find room between them."""
+    depth = plan.get_loops(accumulate)[-2]
+    count = int(plan.get(depth).extent)
+    return list(plan.split(depth, [None, STEPS])) if count % STEPS == 0 and count > STEPS else [depth]
+
+
+def _fetches_ahead(workload: MatMul, cut: ConvSchedule) -> bool:
+    """Whether constant weights are most of what is read, and several tiles of rows go over them."""
+    return workload.b is None and workload.columns > workload.rows and cut.oh_task > 1
+
+
+def _fetch_next(plan: Schedule, workload: MatMul, cut: ConvSchedule, around: tuple[Any, Any], step: Any) -> None:
+    """While a tile of columns is multiplied, the weights of the next one are fetched."""
+    from tvm import tirx
+
+    task, rows = (plan.get(loop) for loop in around)
+    columns = plan.get(plan.get_loops(plan.get_sblock("output"))[1])
+    outputs, *block = (int(size) for size in plan.mod["main"].params[1].shape)
+    tasks = outputs // cut.oc_tile // cut.oc_task
+    parts = -(-workload.rows // (cut.oh_tile * cut.oh_task))
+    first = (task.loop_var // parts % tasks * cut.oc_task + columns.loop_var + 1) * cut.oc_tile
+    first = tirx.min(first, outputs - cut.oc_tile)
+    prefetch.request(plan, [rows], [step], [[first]], cut.oc_tile * prod(block))
 
 
 def _cut(plan: Schedule, output: Any, workload: MatMul, cut: ConvSchedule) -> tuple[Any, Any]:

@@ -111,8 +111,8 @@ class Space:
             return 0.0
         batch, _, rows, columns = self._sizes
         cut = (schedule.n_tile, schedule.oc_tile, schedule.oh_tile, schedule.ow_tile)
-        registers, block = tile.REGISTERS[self.target.isa], self.workload.out_block  # type: ignore[union-attr]
-        return tile.estimate(cut, (batch, rows, columns), registers, block)[0]
+        registers, weights = tile.REGISTERS[self.target.isa], tile.weights_of_block(self._grid, self.target.isa)  # type: ignore[arg-type]
+        return tile.estimate(cut, (batch, rows, columns), registers, self._grid.out_block, weights)[0]  # type: ignore[union-attr]
 
     @property
     def _is_dense(self) -> bool:

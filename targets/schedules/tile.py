@@ -59,12 +59,14 @@ class RegisterFile:
     :param lanes: int32 or float32 per vector.
     :param steps: of the reduction that one load of a pixel serves: instructions that take a lane each share it.
     :param load: multiply-accumulates that could start while one vector is loaded.
+    :param enough: sums that a default takes at most, 0: all that fit. More would hide no latency and only end later.
     """
 
     accumulators: int
     lanes: int
     steps: int = 1
     load: int = 1
+    enough: int = 0
 
     def vectors(self, block: int) -> int:
         """How many hold the sums of a block of channels."""
@@ -73,11 +75,15 @@ class RegisterFile:
 
 _NEON = RegisterFile(24, 4, steps=4, load=2)  # of 32: six registers of data and two of weights are at work with 24 of sums
 REGISTERS = {
-    "avx512vnni": RegisterFile(26, 16), "avxvnni": RegisterFile(12, 8), "avx2": RegisterFile(12, 8),
+    "avx512vnni": RegisterFile(26, 16, enough=16), "avxvnni": RegisterFile(12, 8), "avx2": RegisterFile(12, 8),
     "generic": RegisterFile(12, 4),
     "i8mm": _NEON, "dotprod": _NEON,
     "neon": replace(_NEON, accumulators=16),  # its weights are widened in registers: with more sums some go to the stack
 }  # fmt: skip
+
+# Weights beyond this many bytes do not stay in the first cache, which has to leave room for data; a vector of them then takes
+# as long as this many multiply-accumulates.
+NEAR_WEIGHTS, FAR_LOAD = 24 * 1024, 3.4
 
 # Below this many multiply-accumulates per thread, waking the pool (about 5 us) costs more than it saves.
 WORTH_A_THREAD = 100_000
@@ -109,9 +115,20 @@ def over_tiles(grid: Conv2d, isa: str, cores: int) -> ConvSchedule:
 
 
 def _register_tile(workload: Conv2d, isa: str) -> tuple[int, int, int, int]:
-    registers, sizes = REGISTERS[isa], (workload.batch, workload.out_height, workload.out_width)
-    candidates = _candidates(workload, isa, largest_tile(workload, isa))
-    return min(candidates, key=lambda tile: estimate(tile, sizes, registers, workload.out_block))
+    w, registers = workload, REGISTERS[isa]
+    largest = largest_tile(w, isa)
+    if registers.enough:
+        largest = min(largest, registers.enough // registers.vectors(w.out_block))
+    candidates = _candidates(w, isa, largest)
+    sizes, bytes_of_block = (w.batch, w.out_height, w.out_width), weights_of_block(w, isa)
+    return min(candidates, key=lambda tile: estimate(tile, sizes, registers, w.out_block, bytes_of_block))
+
+
+def weights_of_block(workload: Conv2d, isa: str) -> int:
+    """Bytes of the weights of a block of output channels."""
+    w = workload
+    size = {"int8": 1, "int16": 2, "float32": 4}[layout.weight_layout(w, isa).dtype]
+    return layout.input_blocks_spanned(w) * w.in_block * w.kernel[0] * w.kernel[1] * w.out_block * size
 
 
 def _candidates(workload: Conv2d, isa: str, accumulators: int) -> list[tuple[int, int, int, int]]:
@@ -138,12 +155,13 @@ def step_of(workload: Conv2d, isa: str) -> int:
 
 
 def estimate(
-    tile: tuple[int, int, int, int], sizes: tuple[int, int, int], registers: RegisterFile, block: int
+    tile: tuple[int, int, int, int], sizes: tuple[int, int, int], registers: RegisterFile, block: int, weights: int = 0
 ) -> tuple[float, int]:
     """Estimated cycles per useful multiply-accumulate; ties go to the tile with fewer rows.
 
     :param tile: images, blocks of output channels, rows, columns.
     :param block: channels in a block.
+    :param weights: bytes of the weights of a block of output channels.
     """
     n, oc, oh, ow = tile
     waste = 1.0
@@ -152,7 +170,8 @@ def estimate(
     vectors = registers.vectors(block)
     sums, loads = n * oc * oh * ow * vectors, oc * vectors + n * oh * ow / registers.steps
     # A multiply-accumulate per cycle, loads beside it, a latency of 8 that independent sums hide, and a step's own overhead.
-    cycles = max(sums, registers.load * loads, 8) + 0.15 * loads + 0.5
+    far = FAR_LOAD * oc * vectors if oc * weights > NEAR_WEIGHTS else 0
+    cycles = max(sums, registers.load * loads, far, 8) + 0.15 * loads + 0.5
     return waste * cycles / sums, oh
 
 
