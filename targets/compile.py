@@ -21,7 +21,7 @@ from deburr.targets.device import files
 from deburr.targets.features import architecture_here, missing_here
 from deburr.targets.process import Built, Job, build
 from deburr.targets.programs import Programs, lowered_for
-from deburr.targets.schedules.space import to_fields
+from deburr.targets.schedules.search import to_fields
 from deburr.targets.target import Target
 from deburr.targets.tune import Request, tuned_schedules
 from deburr.targets.tuning.tuner import Status

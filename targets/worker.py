@@ -45,7 +45,7 @@ def _build(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
 
     from deburr.ir.onnx_reader import read
     from deburr.targets.emit import emit_all
-    from deburr.targets.schedules.space import from_fields
+    from deburr.targets.schedules.search import from_fields
 
     target = Target(**job["target"])
     models = {function: read(folder / f"{function}.onnx") for function in job["functions"]}

@@ -45,6 +45,12 @@ def representative(workload: w.Workload) -> w.Workload:
         requantize = None if workload.requantize is None else w.Requantize(128)
         multiplier = 1 / (workload.kernel[0] * workload.kernel[1])
         return replace(workload, data_zero_point=0, multiplier=multiplier, requantize=requantize)
+    if isinstance(workload, w.MatMul):
+        requantize = None if workload.requantize is None else w.Requantize(128)
+        add = None if workload.add is None else w.FixedPointAdd(128, 1 << 14, 128, 1 << 14, 15, 128)
+        # A zero point of 0 needs no sums of rows or columns.
+        points = {name: min(getattr(workload, name), 1) for name in ("a_zero_point", "b_zero_point")}
+        return replace(workload, requantize=requantize, add=add, **points)
     return workload
 
 

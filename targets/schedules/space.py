@@ -1,4 +1,4 @@
-"""The search space of a template: which schedules are legal for a workload, and how to get from one to another.
+"""The search space of a template: which schedules are legal for a workload.
 
 The space is small on purpose. Register tiles, the split into tasks (which is what a cache holds at a time, too), the order of
 loops in a task and unrolling are in it; that sums stay in registers over the whole reduction is not up for search.
@@ -7,27 +7,28 @@ loops in a task and unrolling are in it; that sums stay in registers over the wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from functools import cached_property
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from deburr.targets.kernels import layout, winograd
-from deburr.targets.kernels.workload import Conv2d, Pool2d, Workload
+from deburr.targets.kernels.workload import Conv2d, MatMul, Pool2d, Workload
 from deburr.targets.schedules import tile
+from deburr.targets.schedules.product_space import ProductSpace
+from deburr.targets.schedules.search import LARGEST_BODY, LARGEST_WASTE, Space
 from deburr.targets.schedules.tile import ConvSchedule
 
 if TYPE_CHECKING:
     from deburr.targets.target import Target
 
-LARGEST_WASTE = 1.25  # images, rows and columns that are computed, over those that are wanted
-LARGEST_BODY = 400  # vector operations of an unrolled loop: more, and the instruction cache is what it waits for
-_TRIES = 400  # draws after which a space counts as empty
-
 
 def is_tunable(workload: Workload) -> bool:
     """Whether a template with a search space computes `workload`."""
-    return isinstance(workload, Conv2d | Pool2d)
+    return isinstance(workload, Conv2d | Pool2d | MatMul)
+
+
+def space(workload: Conv2d | Pool2d | MatMul, target: Target) -> Space:
+    """The space of a workload that is tunable."""
+    return ProductSpace(workload, target) if isinstance(workload, MatMul) else WindowSpace(workload, target)
 
 
 def default_schedule(workload: Conv2d | Pool2d, target: Target) -> ConvSchedule:
@@ -44,8 +45,8 @@ def default_schedule(workload: Conv2d | Pool2d, target: Target) -> ConvSchedule:
     return tile.default(workload, target.isa, target.cores)
 
 
-class Space:
-    """The legal schedules of one workload on one target; the default is one of them."""
+class WindowSpace(Space):
+    """Of what goes over an image: convolutions and pools."""
 
     def __init__(self, workload: Conv2d | Pool2d, target: Target) -> None:
         self.workload, self.target = workload, target
@@ -56,7 +57,6 @@ class Space:
 
     @cached_property
     def options(self) -> Mapping[str, tuple[Any, ...]]:
-        """What each parameter of `ConvSchedule` may be by itself; `legal` says which go together."""
         w, (batch, blocks, rows, columns) = self.workload, self._sizes
         vectors, step = self._accumulators, tile.step_of(w, self.target.isa) if self._is_dense else 1  # type: ignore[arg-type]
         parallel = {self.default.parallel, True, False} if self.target.cores > 1 and self._is_small else {self.default.parallel}
@@ -76,7 +76,6 @@ class Space:
         return {name: tuple(values) for name, values in chosen.items()}
 
     def legal(self, schedule: ConvSchedule) -> bool:
-        """Whether the template takes it, it fits the registers, wastes little, and no simpler schedule gives the same code."""
         s, (_, blocks, _, columns) = schedule, self._sizes
         vectors = s.n_tile * s.oc_tile * s.oh_tile * s.ow_tile
         if any(getattr(s, name) not in values for name, values in self.options.items()):
@@ -87,26 +86,7 @@ class Space:
             return False
         return not s.columns_outside or (columns > s.ow_tile and s.oc_task * s.oh_task > 1)
 
-    def sample(self, random: Random) -> ConvSchedule | None:
-        """Any legal schedule; None where draws find none."""
-        for _ in range(_TRIES):
-            drawn = ConvSchedule(**{name: random.choice(values) for name, values in self.options.items()})
-            if self.legal(drawn):
-                return drawn
-        return None
-
-    def mutate(self, schedule: ConvSchedule, random: Random) -> ConvSchedule | None:
-        """A legal schedule that differs in one to three parameters; None where draws find none."""
-        free = [name for name, values in self.options.items() if len(values) > 1]
-        for _ in range(_TRIES if free else 0):
-            names = random.sample(free, min(len(free), random.choice((1, 1, 2, 2, 3))))
-            changed = replace(schedule, **{name: random.choice(self.options[name]) for name in names})
-            if changed != schedule and self.legal(changed):
-                return changed
-        return None
-
     def estimate(self, schedule: ConvSchedule) -> float:
-        """The analytic cost of the register tile; 0 for templates that have none. Less is better."""
         if not self._is_dense:
             return 0.0
         batch, _, rows, columns = self._sizes
@@ -168,23 +148,3 @@ class Space:
     def _has_instruction(self, group: int) -> bool:
         """Whether an instruction takes the group, so that no loop over it is left (`intrinsics.dot` would load TVM)."""
         return self.target.isa in ("i8mm", "dotprod", "neon") or (group > 1 and self.target.isa != "generic")
-
-
-def to_fields(schedule: ConvSchedule) -> dict[str, Any]:
-    """The parameters by name, for JSON."""
-    return {field.name: getattr(schedule, field.name) for field in fields(schedule)}
-
-
-def from_fields(given: Mapping[str, Any]) -> ConvSchedule:
-    """The schedule that `to_fields` wrote.
-
-    :raises ValueError: where a parameter is unknown or of another type.
-    """
-    kinds = {"int": int, "bool": bool}
-    for field in fields(ConvSchedule):
-        if field.name in given and type(given[field.name]) is not kinds[str(field.type)]:
-            raise ValueError(f"{field.name}: {given[field.name]!r} is no {field.type}")
-    try:
-        return ConvSchedule(**given)
-    except TypeError as error:
-        raise ValueError(str(error)) from None

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
-from deburr.targets.schedules.space import to_fields
+from deburr.targets.schedules.search import to_fields
 from deburr.targets.schedules.tile import ConvSchedule
 from deburr.targets.target import Target
 from deburr.targets.tuning.protocol import CRASHED, HUNG, Outcome

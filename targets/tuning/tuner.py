@@ -18,7 +18,8 @@ from typing import Any
 from deburr.targets.kernels.workload import Workload
 from deburr.targets.kernels.workload_text import from_text, representative, to_text
 from deburr.targets.records import CHOICE, SESSION, TRIAL, Records
-from deburr.targets.schedules.space import Space, from_fields, is_tunable, to_fields
+from deburr.targets.schedules.search import Space, from_fields, to_fields
+from deburr.targets.schedules.space import is_tunable, space
 from deburr.targets.schedules.tile import ConvSchedule
 from deburr.targets.target import Target
 from deburr.targets.tuning.protocol import OK, Measure, Outcome
@@ -198,7 +199,7 @@ def beats_default(outcome: Outcome) -> bool:
 
 def _space(text: str, target: Target) -> Space:
     workload: Any = from_text(text)
-    return Space(workload, target)
+    return space(workload, target)
 
 
 def _trial_record(work: Work, candidate: ConvSchedule, outcome: Outcome) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Bench:
 
     def _candidate(self, fields: dict[str, Any]) -> tuple[dict[str, Any], Callable[[int], None] | None]:
         from deburr.targets.kernels import build
-        from deburr.targets.schedules.space import from_fields
+        from deburr.targets.schedules.search import from_fields
 
         try:
             timer, output = self._run(build.kernel(self.workload, self.target, from_fields(fields)))

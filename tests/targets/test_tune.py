@@ -17,7 +17,8 @@ from deburr.targets import tune
 from deburr.targets.kernels.workload import Add, Conv2d, Requantize
 from deburr.targets.programs import lowered_for
 from deburr.targets.records import Records, Setting
-from deburr.targets.schedules.space import Space, to_fields
+from deburr.targets.schedules.search import to_fields
+from deburr.targets.schedules.space import space
 from deburr.targets.target import find
 from deburr.targets.tuning import measuring
 from deburr.targets.tuning.measuring import WorkerMeasure
@@ -143,10 +144,10 @@ def test_a_winner_that_loses_its_last_duel_gives_way_to_the_default(tmp_path):
 
 def test_the_real_worker_checks_the_numbers_and_times_in_turns():
     text = next(iter(tuner("nowhere").works))
-    space = Space(SMALL, TARGET)
-    odd = replace(space.default, oc_tile=7)
+    searched = space(SMALL, TARGET)
+    odd = replace(searched.default, oc_tile=7)
     with WorkerMeasure(TARGET, 1) as measure:
-        good, refused = measure.measure(text, [space.default, odd], 5)
+        good, refused = measure.measure(text, [searched.default, odd], 5)
     assert good.status == OK
     assert len(good.ratios) == 5
     assert 0.2 < good.ratio < 5
@@ -160,7 +161,7 @@ def test_wrong_numbers_are_not_timed(monkeypatch):
     text = next(iter(tuner("nowhere").works))
     bench = worker.Bench(text, {**TARGET.__dict__, "tvm": dict(TARGET.tvm)})
     bench.expected = bench.expected ^ 1
-    assert bench.measure([to_fields(Space(SMALL, TARGET).default)], 3) == [{"status": WRONG}]
+    assert bench.measure([to_fields(space(SMALL, TARGET).default)], 3) == [{"status": WRONG}]
 
 
 def test_records_decide_the_bytes_of_the_bundle(tmp_path):
