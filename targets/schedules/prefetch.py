@@ -70,11 +70,13 @@ def request(
     loops = [*tiles, *(schedule.get(loop) for loop in steps)]
     weight = schedule.mod["main"].params[1]
     elements = LINE // np.dtype(str(weight.dtype)).itemsize
-    count = -(-size // (elements * prod(int(loop.extent) for loop in loops)))
+    lines = -(-size // elements)
+    count = -(-lines // prod(int(loop.extent) for loop in loops))
     position: Expression = 0
     for loop in loops:
         position = position * loop.extent + loop.loop_var
-    offsets = [(position * count + index) * elements for index in range(count)]
+    start = tirx.min(position * count, lines - count)  # never beyond the part
+    offsets = [(start + index) * elements for index in range(count)]
     how = [tirx.const(number, "int32") for number in NEAR]
     requests = []
     for part in parts:
