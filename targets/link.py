@@ -18,10 +18,18 @@ if TYPE_CHECKING:
     from deburr.targets.target import Target
 
 DEFAULT_GLIBC = "2.28"  # of 2018: every system that is still looked after has it
-SHARED = ("-shared", "-fPIC", "-s", "-Wl,--build-id=none")  # neither symbols, paths nor an id: equal inputs, equal bytes
+SHARED = (
+    "-shared",
+    "-fPIC",
+    "-O2",
+    "-pthread",
+    "-s",
+    "-Wl,--build-id=none",
+)  # no symbols, paths, id: equal inputs, equal bytes
+PARALLEL = Path(__file__).with_name("device") / "parallel.c"  # the threads of a library of ours
 MACH_O_ARM64 = bytes.fromhex("cffaedfe0c000001")  # how such an object file begins
 # What a library of ours may ask of a device: the C library and nothing else. TVM's runtime is loaded before it.
-NEEDED = frozenset({"libc.so.6", "libm.so.6", "libc.so", "libm.so", "libdl.so", "ld-linux-aarch64.so.1"})
+NEEDED = frozenset({"libc.so.6", "libm.so.6", "libpthread.so.0", "libc.so", "libm.so", "libdl.so", "ld-linux-aarch64.so.1"})
 
 
 def find(target: Target, named: str | None = None) -> tuple[str, ...]:
@@ -104,7 +112,7 @@ def link(command: Sequence[str], objects: Sequence[str | Path], output: Path, *,
 
     :raises DeburrError: E403 where the linker fails.
     """
-    shared = [*SHARED, "-o", str(output), *map(str, objects), "-lm"]
+    shared = [*SHARED, "-o", str(output), *map(str, objects), str(PARALLEL), "-lm"]
     line = [*command, *([str(output), *map(str, objects)] if static else shared)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:

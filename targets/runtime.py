@@ -53,7 +53,9 @@ class Program:
         self.threads = threads
         try:
             with _under_a_new_name(library) as path:
-                self._machine = tvm_ffi.load_module(str(path))["vm_load_executable"]()
+                module = tvm_ffi.load_module(str(path))
+            self._set_threads = module.get_function("deburr_set_threads", query_imports=True)
+            self._machine = module["vm_load_executable"]()
             self._machine["vm_initialization"](CPU, 0, POOLED)
             self._functions = {name: self._function(name, parameters) for name, parameters in functions.items()}
         except Exception as error:  # the ffi's own exceptions share no base but this one
@@ -73,7 +75,7 @@ class Program:
         """
         chosen = self._functions[function]
         with self._lock:
-            set_threads(self.threads)
+            self._set_threads(self.threads)
             for buffer, array in zip(chosen.buffers, arrays, strict=True):
                 np.copyto(buffer, array)
             try:
@@ -118,7 +120,10 @@ def _under_a_new_name(library: Path) -> Iterator[Path]:
 
 
 def set_threads(threads: int) -> None:
-    """How many threads TVM's pool uses from now on, for calls from this thread."""
+    """How many threads TVM's own pool uses from now on, for calls from this thread: of kernels built in this process.
+
+    Libraries have threads of their own (device/parallel.c).
+    """
     if getattr(_configured, "threads", None) == threads:
         return
     import tvm_ffi
@@ -131,7 +136,7 @@ def set_threads(threads: int) -> None:
 def _load() -> Any:
     """Load TVM's runtime: the library alone, since `import tvm` brings the compiler and takes a second more.
 
-    The pool would count hyper-threads and take half of the cores; it makes as many workers as there are cores, once, and
+    Its pool would count hyper-threads and take half of the cores; it makes as many workers as there are cores, once, and
     `set_threads` says how many of them work. They are not bound to cores: two programs would fight for the first ones. An idle
     worker spins for about a millisecond, then sleeps; TVM's own hundred milliseconds take a core from whatever runs next.
     """

@@ -76,7 +76,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     expected = {"deburr/py.typed", "deburr/targets/presets.toml"}
     for name, folder in packages_on_disk().items():
-        files = [path for kind in ("*.py", "*.hpp", "*.cpp") for path in folder.glob(kind)]
+        files = [path for kind in ("*.py", "*.hpp", "*.cpp", "*.c") for path in folder.glob(kind)]
         expected |= {f"{name.replace('.', '/')}/{path.name}" for path in files}
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}

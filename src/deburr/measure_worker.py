@@ -121,6 +121,7 @@ class Worker:
         """Seconds of each function of each of `calls` runs of a bundle's program, what it says of them, and what the machine
         can do."""
         assert isinstance(self._engine, Compiled)
+        from deburr.targets import runtime
         from deburr.targets.schedules.ceiling import ceiling
         from deburr.targets.target import Target
 
@@ -128,6 +129,7 @@ class Worker:
         runs, manifest = bundle.profile(self._feed, calls), bundle.manifest
         groups = next(program["groups"] for program in manifest["programs"] if program["batch"] == batch)
         used = {group["dtype"] for group in groups if group["macs"]}
+        runtime.set_threads(bundle.threads)
         limits = {dtype: ceiling(Target(**manifest["target"]), dtype, bundle.threads) for dtype in sorted(used)}
         return {
             "runs": runs, "groups": groups, "batch": batch, "threads": bundle.threads, "ceilings": limits,

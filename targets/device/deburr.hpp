@@ -60,8 +60,6 @@ struct Array {
 class Runtime {
  public:
   explicit Runtime(const std::string& folder) {
-    setenv("TVM_BIND_THREADS", "0", 0);
-    setenv("TVM_THREAD_POOL_SPIN_COUNT", "3000", 0);  // an idle worker sleeps after a millisecond
     void* ffi = open(folder + "/libtvm_ffi.so");
     open(folder + "/libtvm_runtime.so");
     get_global_ = symbol<decltype(get_global_)>(ffi, "TVMFFIFunctionGetGlobal");
@@ -181,7 +179,7 @@ class Program {
     size_ = runtime_.global("ffi.ArraySize");
     item_ = runtime_.global("ffi.ArrayGetItem");
     const int count = threads > 0 ? threads : bundle_.threads;
-    runtime_.call(runtime_.global("runtime.config_threadpool"), {Runtime::integer(1), Runtime::integer(count)});
+    runtime_.call(function(module, "deburr_set_threads", true), {Runtime::integer(count)});
   }
 
   const Description& bundle() const { return bundle_; }
@@ -277,9 +275,10 @@ class Program {
     return bundle;
   }
 
-  TVMFFIObjectHandle function(const TVMFFIAny& module, const char* name) const {
+  // imported: also of the modules that it holds.
+  TVMFFIObjectHandle function(const TVMFFIAny& module, const char* name, bool imported = false) const {
     const TVMFFIAny found =
-        runtime_.call(runtime_.global("ffi.ModuleGetFunction"), {module, Runtime::text(name), Runtime::boolean(false)});
+        runtime_.call(runtime_.global("ffi.ModuleGetFunction"), {module, Runtime::text(name), Runtime::boolean(imported)});
     if (found.type_index != kTVMFFIFunction) throw Error("E501", std::string("the library has no function ") + name);
     return found.v_obj;
   }
