@@ -7,7 +7,6 @@
 // it keeps the value that it has here.
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <time.h>
@@ -28,6 +27,7 @@ static void *data;
 static _Alignas(128) atomic_ullong turn;
 static _Alignas(128) atomic_int pending;
 static _Alignas(128) atomic_int sleeping;
+static atomic_int caller_sleeps;
 static atomic_int failed = -1;  // a task that failed
 static atomic_int stopping;
 static atomic_int wanted = 1;  // threads, the caller's own among them
@@ -35,6 +35,7 @@ static atomic_flag busy = ATOMIC_FLAG_INIT;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t done = PTHREAD_COND_INITIALIZER;
 static pthread_t workers[MOST];
 static unsigned long long seen_first[MOST];
 static int started;
@@ -83,7 +84,10 @@ static void *work(void *argument) {
     const int tasks = (int)(seen & ((1u << TASK_BITS) - 1));
     if (task >= tasks) continue;
     if (run(task, tasks) != 0) atomic_store(&failed, task);
-    atomic_fetch_sub_explicit(&pending, 1, memory_order_release);
+    if (atomic_fetch_sub(&pending, 1) > 1 || atomic_load(&caller_sleeps) == 0) continue;
+    pthread_mutex_lock(&mutex);
+    pthread_cond_signal(&done);
+    pthread_mutex_unlock(&mutex);
   }
 }
 
@@ -96,13 +100,18 @@ static void begin_turn(int tasks) {
   pthread_mutex_unlock(&mutex);
 }
 
-// Spins first: the others need about as long as this thread did.
+// Spins first: the others need about as long as this thread did. Then sleeps, because one of them may need this core.
 static void wait_for_others(void) {
   const int64_t until = now() + WAIT_NS;
-  while (atomic_load_explicit(&pending, memory_order_acquire) != 0) {
-    for (int i = 0; i < SPINS_A_LOOK && atomic_load_explicit(&pending, memory_order_acquire) != 0; ++i) spin();
-    if (now() > until) sched_yield();
-  }
+  do {
+    for (int i = 0; i < SPINS_A_LOOK; ++i, spin())
+      if (atomic_load_explicit(&pending, memory_order_acquire) == 0) return;
+  } while (now() < until);
+  pthread_mutex_lock(&mutex);
+  atomic_store(&caller_sleeps, 1);
+  while (atomic_load(&pending) != 0) pthread_cond_wait(&done, &mutex);
+  atomic_store(&caller_sleeps, 0);
+  pthread_mutex_unlock(&mutex);
 }
 
 // How many threads there are for so many tasks.
@@ -164,6 +173,8 @@ static void forget_workers(void) {
   atomic_flag_clear(&busy);
   pthread_mutex_init(&mutex, 0);
   pthread_cond_init(&wake, 0);
+  pthread_cond_init(&done, 0);
+  atomic_store(&caller_sleeps, 0);
 }
 
 __attribute__((constructor)) static void begin(void) { pthread_atfork(0, 0, forget_workers); }
