@@ -15,7 +15,7 @@ from deburr.ir.errors import DeburrError
 from deburr.ir.types import DType, TensorType
 from deburr.targets.isa import architecture_of
 
-FORMAT = 3
+FORMAT = 4
 FILE = "manifest.json"
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}  # where ONNX and numpy differ
 

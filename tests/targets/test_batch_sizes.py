@@ -155,6 +155,6 @@ def test_a_bundle_of_the_format_before_is_refused(tmp_path):
     with pytest.raises(DeburrError) as caught:
         Bundle.open(tmp_path)
     assert str(caught.value) == (
-        f"error[E501]: a bundle of another format, {tmp_path}: it has format 2, this version of deburr reads 3; "
+        f"error[E501]: a bundle of another format, {tmp_path}: it has format 2, this version of deburr reads 4; "
         "compile it again"
     )
