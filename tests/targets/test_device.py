@@ -14,6 +14,7 @@ from models import conv_chain, residual_block, samples
 from program import quantized
 from refusals import refusal
 
+from deburr.compare import compare
 from deburr.ir.onnx_reader import read
 from deburr.targets import compile as compiling
 from deburr.targets.bundle import Bundle
@@ -126,6 +127,20 @@ def test_no_emulator(bundle, monkeypatch):
         "error[E405]: aarch64 cannot be emulated, --device qemu: there is no qemu-aarch64-static; "
         "apt-get install qemu-user-static libstdc++6-arm64-cross"
     )
+
+
+def test_an_emulated_cpu_that_qemu_does_not_have(bundle, model):
+    needs_qemu()
+    message = refusal(DeviceProgram(bundle, Qemu("cortex-a67")).run, samples(model, 2))
+    assert message.startswith("error[E901]: no emulated CPU 'cortex-a67', --device qemu:cortex-a67: there are a64fx, ")
+    assert message.endswith("; did you mean cortex-a76 or cortex-a72?")
+
+
+def test_compared_there_with_the_model_here(bundle, model, tmp_path):
+    needs_qemu()
+    onnx.save(model, tmp_path / "m.onnx")
+    (found,) = compare(tmp_path / "m.onnx", bundle, samples(model, 4), device="qemu").outputs
+    assert found.sqnr_db > 30
 
 
 def test_no_network(monkeypatch, tmp_path):
