@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "bundle.txt"
 RUNNER = "run"
-HEADERS = ("deburr.hpp", "bundle.hpp", "sha256.hpp")
+HEADERS = ("deburr.hpp", "bundle.hpp", "sha256.hpp", "session.hpp", "serve.hpp")
 RUNNER_GLIBC = "2.17"  # of 2012, and the first that aarch64 had: one runner for all devices
 
 README = """A model compiled by deburr, with all that a device needs to run it.
@@ -28,6 +28,11 @@ README = """A model compiled by deburr, with all that a device needs to run it.
 
 INPUTS holds input0.npy, input1.npy, ... in the order of bundle.txt; OUTPUTS is an existing folder. The milliseconds of each
 call are printed. The device needs its C and C++ libraries, nothing else.
+
+    ./run --serve 9090
+
+is TVM's RPC server, for `deburr ... --device rpc://HOST:9090`. Whoever reaches it runs code here: it listens on loopback, for a
+tunnel (ssh -L 9090:127.0.0.1:9090 DEVICE), unless an address is given, HOST:9090.
 
 To run the model in an application of your own (C++17), without Python:
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,10 @@ from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array
 from deburr.targets.device.files import RUNNER
 from deburr.targets.device.runner import TIME_LIMIT_S, arguments, failure, milliseconds, out_of_time, require_runner
+
+if TYPE_CHECKING:
+    from deburr.targets.device.session import Link
+    from deburr.targets.target import Target
 
 INSTALL = "apt-get install qemu-user-static libstdc++6-arm64-cross"
 
@@ -54,6 +59,13 @@ class Qemu:
             count = len(list(made.glob("output*.npy")))
             outputs = [np.load(made / f"output{index}.npy", allow_pickle=False) for index in range(count)]
         return outputs, milliseconds(done)
+
+    def links(self, target: Target) -> list[Link]:
+        """:raises DeburrError: E901."""
+        raise DeburrError(
+            "E901", "an emulator times nothing", where="--tune, --device qemu",
+            why="it takes longest for what a CPU does at once", hint="tune on the device: ssh:// or rpc://",
+        )  # fmt: skip
 
     def _emulator(self) -> list[str]:
         names = (f"qemu-{self.architecture}-static", f"qemu-{self.architecture}")

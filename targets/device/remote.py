@@ -12,27 +12,34 @@ import hashlib
 import io
 import shlex
 import tarfile
+import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array
 from deburr.targets import manifest as manifests
-from deburr.targets.device import runner
+from deburr.targets.device import files, runner
 from deburr.targets.device.files import RUNNER
+from deburr.targets.device.session import Link
 from deburr.targets.device.ssh import Failed, Lost
+
+if TYPE_CHECKING:
+    from deburr.targets.target import Target
 
 DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # between the attempts to take a link up again
 
 
 class Shell(Protocol):
     """As `Ssh`."""
+
+    def command(self, line: str) -> list[str]: ...
 
     def run(self, command: str, given: bytes = b"", limit_s: float = ...) -> bytes: ...
 
@@ -63,7 +70,20 @@ class Remote:
         self._wait(work)
         return self._fetch(work)
 
-    def _greet(self, architecture: str, bundle: Path) -> str:
+    def links(self, target: Target) -> list[Link]:
+        """One: a server that speaks through the shell's own streams, so that no port is opened anywhere.
+
+        :raises DeburrError: E405 no client or no runtime, E503 another architecture, E505 the device cannot be reached.
+        """
+        cache = self._greet(target.architecture, f"target {target.name!r}")
+        with tempfile.TemporaryDirectory(prefix="deburr-runtime-") as name:
+            files.collect(Path(name), target)
+            found = {key: path.read_bytes() for key, path in files.sources(Path(name)).items() if "/" not in key}
+        there = f"{cache}/runtimes/{_digest(found.values())}"
+        self._place(there, found)
+        return [Link(str(self.shell), tuple(self.shell.command(f"exec {shlex.quote(f'{there}/{RUNNER}')} --serve-stdio")))]
+
+    def _greet(self, architecture: str, bundle: Path | str) -> str:
         """The folder to work in. A device that does not answer at first is not waited for: its name may be wrong."""
         try:
             said = self.shell.run('uname -m; printf %s "${XDG_CACHE_HOME:-$HOME/.cache}/deburr"').decode()

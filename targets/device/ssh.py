@@ -61,6 +61,14 @@ class Ssh:
     def __str__(self) -> str:
         return f"ssh://{self.host}" + (f":{self.port}" if self.port else "")
 
+    def command(self, line: str) -> list[str]:
+        """What runs a line of shell there, its streams being those of the command here.
+
+        :raises DeburrError: E405 without a client.
+        """
+        port = ["-p", str(self.port)] if self.port else []
+        return [*_client(), *OPTIONS, *port, "--", self.host, line]
+
     def run(self, command: str, given: bytes = b"", limit_s: float = TIME_LIMIT_S) -> bytes:
         """What a command of the shell prints.
 
@@ -69,8 +77,7 @@ class Ssh:
         :raises Failed: its status was not 0.
         :raises DeburrError: E405 without a client.
         """
-        port = ["-p", str(self.port)] if self.port else []
-        line = [*_client(), *OPTIONS, *port, "--", self.host, command]
+        line = self.command(command)
         try:
             done = subprocess.run(line, input=given, capture_output=True, check=False, timeout=limit_s)  # noqa: S603
         except subprocess.TimeoutExpired:
