@@ -18,6 +18,7 @@ from deburr.targets import tune
 from deburr.targets.device import remote
 from deburr.targets.device.program import DeviceProgram, find_device
 from deburr.targets.device.remote import Remote
+from deburr.targets.device.session import Link
 from deburr.targets.device.ssh import CLIENT, Ssh
 from deburr.targets.records import Records, Setting
 from deburr.targets.target import find
@@ -203,18 +204,17 @@ def test_kernels_timed_through_the_shell(model, device, cache, tmp_path):
     assert (good.status, len(good.ratios)) == (OK, 3)
 
 
-def test_a_machine_that_went_away_says_nothing_of_the_candidate(model, device, proxy, monkeypatch, tmp_path):
+def test_a_machine_that_went_away_says_nothing_of_the_candidate(model, device, monkeypatch, tmp_path):
     monkeypatch.setattr(measuring, "DELAYS_S", (0.01, 0.01))
     target = find("host")
     _, lower, _ = lowered(model, target.name)
     text, work = next(
         iter(Tuner(tune.workloads([lower]), target, Records(tmp_path / "r", Setting.of(target, 1))).works.items())
     )
-    (link,) = device.links(target)
-    proxy.close()
+    link = Link("ssh://127.0.0.1:1", tuple(Ssh("127.0.0.1", 1).command("./run --serve-stdio")))
     with WorkerMeasure(target, 1, link=link) as measure:
         message = refusal(measure.measure, text, [work.space.default], 3)
-    assert message.startswith(f"error[E505]: the device cannot be reached, ssh://127.0.0.1:{proxy.port}: ")
+    assert message.startswith("error[E505]: the device cannot be reached, ssh://127.0.0.1:1: ")
     assert message.endswith("; the same command goes on from what was found")
 
 
