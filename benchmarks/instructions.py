@@ -32,6 +32,12 @@ from deburr.targets.target import find
 
 # qemu's CPU, and a preset whose code it can run.
 CPUS = {"cortex-a53": "raspberry-pi/3b", "cortex-a76": "raspberry-pi/5", "neoverse-n1": "ampere/altra", "max": "aws/graviton3"}
+OLD = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
+DOT = f"{OLD} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
+FEATURES = {  # of /proc/cpuinfo, and the number of the part
+    "cortex-a53": (OLD, "0xd03"), "cortex-a76": (DOT, "0xd0b"), "neoverse-n1": (DOT, "0xd0c"),
+    "max": (f"{DOT} asimdfhm jscvt fcma sha3 sha512 sve i8mm bf16", "0xd40"),
+}  # fmt: skip
 PACKAGES = (
     "python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libgcc-s1 libstdc++6 zlib1g libexpat1 libssl3 libffi8"
 )
@@ -74,6 +80,7 @@ def measure(options: argparse.Namespace, folder: Path, cpu: str) -> dict[str, ob
     bundle = folder / cpu
     compile_for(read(options.model), bundle, target=find(CPUS[cpu]), threads=1, check=False)
     system = peer_system(options.qemu)
+    describe_cpu(system, cpu)
     (folder / "peer.py").write_text(PEER)
     home = {"PYTHONHOME": str(system / "usr"), "PYTHONPATH": str(system / "site")}
     python = [str(system / "usr/bin/python3.11"), str(folder / "peer.py"), str(options.model), str(folder / "input0.npy")]
@@ -108,7 +115,7 @@ def count(qemu: Path, cpu: str, system: Path, words: list[str], environment: dic
 def peer_system(qemu: Path) -> Path:
     """Debian's aarch64 Python with numpy and ONNX Runtime, as a folder that qemu takes for the root."""
     root = (qemu / "aarch64").resolve()
-    if (root / "proc" / "cpuinfo").exists():
+    if (root / "proc").exists():
         return root
     lists, archives = root / "lists", root / "archives"
     (lists / "partial").mkdir(parents=True, exist_ok=True)
@@ -129,12 +136,16 @@ def peer_system(qemu: Path) -> Path:
     wanted = [f"{name}=={version(name)}" for name in ("numpy", "onnxruntime")]
     how = ["--only-binary=:all:", "--no-deps", "--python-version", "3.11", "--target", root / "site"]
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *platforms, *how, *wanted], check=True)
-    # ONNX Runtime reads what CPU it is on, and dies of what it finds where that is an x86's.
-    features = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
-    (root / "proc").mkdir(exist_ok=True)
-    lines = f"Features\t: {features}\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: 0xd0b\n"
-    (root / "proc" / "cpuinfo").write_text("".join(f"processor\t: {index}\n{lines}CPU revision\t: 1\n\n" for index in range(2)))
+    (root / "proc").mkdir()
     return root
+
+
+def describe_cpu(system: Path, cpu: str) -> None:
+    """ONNX Runtime reads what CPU it is on, and dies of what it finds where that is an x86's."""
+    features, part = FEATURES[cpu]
+    lines = f"Features\t: {features}\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: {part}\n"
+    text = "".join(f"processor\t: {index}\n{lines}CPU revision\t: 1\n\n" for index in range(2))
+    (system / "proc" / "cpuinfo").write_text(text)
 
 
 if __name__ == "__main__":

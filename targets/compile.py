@@ -83,6 +83,8 @@ def compile(  # noqa: A001
         E109 the bundle cannot be written; and what a device says.
     """
     chosen, steps = Options(**options), _steps(progress)
+    is_android = target.triple.endswith("-android") and bool(chosen.runtime)
+    target = files.on_linux(target) if is_android else target
     linker = link.find(target, chosen.linker)
     device = None if chosen.device is None else find_device(chosen.device)
     next(steps)
@@ -111,7 +113,7 @@ def compile(  # noqa: A001
         bring = files.wanted(target, chosen.runtime)
 
         def write(fresh: Path) -> None:
-            _write(fresh, result.library, description, target, bring=bring)
+            _write(fresh, result.library, description, target, bring=bring, system=is_android)
             if device is not None and inputs:
                 _note(fresh, check({function: device.run(fresh, arrays)[0] for function, arrays in inputs.items()}))
 
@@ -144,11 +146,11 @@ def _note(bundle: Path, remarks: Sequence[str]) -> None:
     description.model_copy(update={"remarks": list(dict.fromkeys([*description.remarks, *remarks]))}).write(bundle)
 
 
-def _write(folder: Path, library: Path, description: manifests.Manifest, target: Target, *, bring: bool) -> None:
+def _write(folder: Path, library: Path, description: manifests.Manifest, target: Target, *, bring: bool, system: bool) -> None:
     folder.mkdir()
     shutil.copyfile(library, folder / link.library_name(target))
     if bring:
-        files.collect(folder, target)
+        files.collect(folder, target, system=system)
     found = {name: manifests.describe(file) for name, file in files.sources(folder).items()}
     description = description.model_copy(update={"files": found})
     if bring:

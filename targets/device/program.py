@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array, TensorType
 from deburr.targets.bundle import Bundle
+from deburr.targets.device.adb import Adb
 from deburr.targets.device.qemu import Qemu
 from deburr.targets.device.remote import Remote
 from deburr.targets.device.rpc import Rpc
@@ -32,7 +33,8 @@ class Device(Protocol):
 
 
 def find_device(text: str) -> Device:
-    """The device that ``--device`` names: "qemu", "qemu:CPU" for a narrower one, "ssh://[user@]host[:port]", "rpc://host:port".
+    """The device that ``--device`` names: "qemu", "qemu:CPU" for a narrower one, "ssh://[user@]host[:port]", "rpc://host:port",
+    "rpc://tracker:port/key", "adb", "adb:SERIAL".
 
     :raises DeburrError: E901.
     """
@@ -43,9 +45,11 @@ def find_device(text: str) -> Device:
         return Remote(Ssh.parse(rest[2:]))
     if kind == "rpc" and rest.startswith("//"):
         return Rpc.parse(rest[2:])
+    if kind == "adb":
+        return Remote(Adb.parse(rest))
     raise DeburrError(
         "E901", f"no device {text!r}", where="--device", hint="--device qemu",
-        why="there are qemu, qemu:CPU, ssh://[user@]host[:port], rpc://host:port and rpc://tracker:port/key",
+        why="there are qemu, qemu:CPU, ssh://[user@]host[:port], rpc://host:port, rpc://tracker:port/key, adb, adb:SERIAL",
     )  # fmt: skip
 
 

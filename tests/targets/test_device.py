@@ -157,8 +157,8 @@ def test_no_network(monkeypatch, tmp_path):
 
 def test_an_unknown_device():
     assert refusal(find_device, "jtag") == (
-        "error[E901]: no device 'jtag', --device: there are qemu, qemu:CPU and ssh://[user@]host[:port], "
-        "rpc://host:port and rpc://tracker:port/key; --device qemu"
+        "error[E901]: no device 'jtag', --device: there are qemu, qemu:CPU, ssh://[user@]host[:port], "
+        "rpc://host:port, rpc://tracker:port/key, adb, adb:SERIAL; --device qemu"
     )
     assert find_device("qemu:cortex-a53") == Qemu("cortex-a53")
 

@@ -15,7 +15,7 @@ Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, he
 Device = Annotated[
     str | None,
     typer.Option(
-        "--device", metavar="DEVICE", help="Where a bundle runs: ssh://USER@HOST:PORT, rpc://HOST:PORT, qemu, qemu:CPU."
+        "--device", metavar="DEVICE", help="Where a bundle runs: ssh://USER@HOST:PORT, rpc://HOST:PORT, adb, qemu, qemu:CPU."
     ),
 ]
 Data = Annotated[
