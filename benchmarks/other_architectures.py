@@ -28,7 +28,7 @@ TARGETS: dict[str, tuple[dict[str, Any], str, list[str], str]] = {
         "arm-linux-musleabihf", ["qemu-arm-static", "-cpu", "cortex-a7"], r"vmlal\.s\d+|vmull\.s\d+",
     ),
     "riscv64 RVV": (
-        {"mtriple": "riscv64-linux-gnu", "mcpu": "generic-rv64", "mattr": [f"+{letter}" for letter in "mafdcv"], "mabi": "lp64d"},
+        {"mtriple": "riscv64-linux-gnu", "mcpu": "generic-rv64", "mabi": "lp64d", "mattr": [f"+{one}" for one in "mafdcv"]},
         "riscv64-linux-musl", ["qemu-riscv64-static", "-cpu", "rv64,v=true,vlen=128"], r"vw?macc\w*\.v\w|vw?mul\.v\w",
     ),
 }  # fmt: skip
