@@ -18,14 +18,16 @@ from deburr.targets import manifest as manifests
 from deburr.targets.bundle import Bundle
 from deburr.targets.check import compare, inputs_for
 from deburr.targets.device import files
+from deburr.targets.device.program import find_device
 from deburr.targets.features import architecture_here, missing_here
-from deburr.targets.process import Built, Job, build
+from deburr.targets.process import Job, build
 from deburr.targets.programs import Programs, lowered_for
 from deburr.targets.schedules.search import to_fields
 from deburr.targets.target import Target
 from deburr.targets.tune import Request, tuned_schedules
 from deburr.targets.tuning.tuner import Status
 
+UNCHECKED = "the numbers were not checked: this CPU cannot run the program, and no --device was named"
 Progress = Callable[[Iterable[Any], int, str], Iterator[Any]]
 
 
@@ -45,6 +47,7 @@ class Options:
     :param runtime: whether a bundle for Linux brings TVM's runtime and a program that runs it without Python; None: if it is
         for another architecture.
     :param linker: the C compiler that links; None: what `link.find` finds.
+    :param device: where kernels are timed and the numbers checked, as `find_device` takes it; None: here, if this CPU can.
     """
 
     batch: int | Sequence[int] = 1
@@ -58,6 +61,7 @@ class Options:
     tuning: Callable[[Status], None] | None = None
     linker: str | None = None
     runtime: bool | None = None
+    device: str | None = None
 
 
 def compile(  # noqa: A001
@@ -76,31 +80,44 @@ def compile(  # noqa: A001
     :param options: the fields of `Options`.
     :raises DeburrError: E402 an operator that nothing supports, E403 the build crashed or computes other numbers, E404 it ran
         out of time, E405 no C compiler, E406 what it linked does not fit the device, E901 an open axis or a wrong batch size,
-        E109 the bundle cannot be written.
+        E109 the bundle cannot be written; and what a device says.
     """
     chosen, steps = Options(**options), _steps(progress)
+    is_android = target.triple.endswith("-android") and bool(chosen.runtime)
+    target = files.on_linux(target) if is_android else target
     linker = link.find(target, chosen.linker)
+    device = None if chosen.device is None else find_device(chosen.device)
     next(steps)
     programs = lowered_for(model, target, chosen.batch, chosen.symbols)
     inputs = {one.function: inputs_for(one.lowered, chosen.data, seed) for one in programs.each} if chosen.check else {}
     next(steps)
     count = threads or target.cores
-    request = Request(chosen.tune, chosen.records, chosen.tuning)
+    request = Request(chosen.tune, chosen.records, chosen.device, chosen.tuning)
     lowered = {one.function: one.lowered for one in programs.each}
     tuned = {text: to_fields(it) for text, it in tuned_schedules(lowered.values(), target, count, request, seed).items()}
     job = Job(lowered, dataclasses.asdict(target), linker, count, inputs, chosen.time_limit_s, _memory(chosen), tuned)
     with build(job) as result:
         next(steps)
-        remarks = [*programs.remarks, *_check(model, programs, inputs, result)]
+
+        def check(outputs: Mapping[str, list[Array]]) -> list[str]:
+            return _check(model, programs, inputs, outputs, result.log)
+
+        found = check(result.outputs) if result.outputs else [UNCHECKED] if inputs and device is None else []
         description = manifests.Manifest(
             format=manifests.FORMAT, versions=_versions(result.versions), target=_plain(target),
             instruction_sets=result.instruction_sets, threads=count, seed=seed,
-            pipeline=model.metadata.get("deburr.pipeline", ""), remarks=remarks,
+            pipeline=model.metadata.get("deburr.pipeline", ""), remarks=[*programs.remarks, *found],
             inputs=programs.inputs(), outputs=programs.outputs(), divisible=programs.divisible,
             programs=[one.describe() for one in programs.each], files={},
         )  # fmt: skip
         bring = files.wanted(target, chosen.runtime)
-        write_atomically(path, lambda fresh: _write(fresh, result.library, description, target, bring=bring))
+
+        def write(fresh: Path) -> None:
+            _write(fresh, result.library, description, target, bring=bring, system=is_android)
+            if device is not None and inputs:
+                _note(fresh, check({function: device.run(fresh, arrays)[0] for function, arrays in inputs.items()}))
+
+        write_atomically(path, write)
     for _ in steps:
         pass
     is_ours = target.architecture == architecture_here() and target.triple.endswith("-linux-gnu")
@@ -108,26 +125,32 @@ def compile(  # noqa: A001
     return Bundle.open(path, threads) if runs_here else Bundle.inspect(path)
 
 
-def _check(model: Model, programs: Programs, inputs: Mapping[str, list[Array]], result: Built) -> list[str]:
+def _check(
+    model: Model, programs: Programs, inputs: Mapping[str, list[Array]], outputs: Mapping[str, list[Array]], log: Path
+) -> list[str]:
     """Why the numbers of a program could not be checked, where they could not.
 
     :raises DeburrError: E403 where one computes others than ONNX Runtime.
     """
-    if inputs and not result.outputs:
-        return ["the numbers were not checked: this CPU cannot run the program"]
     reasons = (
-        compare(one.reference(model), inputs[one.function], result.outputs[one.function], result.log)
+        compare(one.reference(model), inputs[one.function], outputs[one.function], log)
         for one in programs.each
         if one.function in inputs
     )
     return list(dict.fromkeys(filter(None, reasons)))
 
 
-def _write(folder: Path, library: Path, description: manifests.Manifest, target: Target, *, bring: bool) -> None:
+def _note(bundle: Path, remarks: Sequence[str]) -> None:
+    """Add to the remarks of a bundle that is written already."""
+    description = manifests.read(bundle)
+    description.model_copy(update={"remarks": list(dict.fromkeys([*description.remarks, *remarks]))}).write(bundle)
+
+
+def _write(folder: Path, library: Path, description: manifests.Manifest, target: Target, *, bring: bool, system: bool) -> None:
     folder.mkdir()
     shutil.copyfile(library, folder / link.library_name(target))
     if bring:
-        files.collect(folder, target)
+        files.collect(folder, target, system=system)
     found = {name: manifests.describe(file) for name, file in files.sources(folder).items()}
     description = description.model_copy(update={"files": found})
     if bring:

@@ -10,15 +10,16 @@ from pathlib import Path
 from deburr.targets.isa import architecture_of
 
 # What LLVM calls an instruction set and /proc/cpuinfo calls otherwise, beyond dots and underscores.
-_X86_NAMES = {"sse3": "pni", "lzcnt": "abm", "bmi": "bmi1", "pclmul": "pclmulqdq", "sha": "sha_ni", "rdrnd": "rdrand"}
+_X86_NAMES = {"sse3": "pni", "lzcnt": "abm", "bmi": "bmi1", "pclmul": "pclmulqdq", "sha": "sha_ni"}
 _ARM_NAMES = {
     "fp-armv8": "fp", "neon": "asimd", "crc": "crc32", "lse": "atomics", "rdm": "asimdrdm", "rcpc": "lrcpc",
     "rcpc-immo": "ilrcpc", "fullfp16": "asimdhp", "fp16fml": "asimdfhm", "dotprod": "asimddp", "complxnum": "fcma",
     "jsconv": "jscvt", "fptoint": "frint",
 }  # fmt: skip
 _CPUINFO_NAMES = {**_X86_NAMES, **_ARM_NAMES}
+# Not rdrnd and rdseed, which virtual machines like to hide: no compiler makes random numbers of its own accord.
 _X86_PREFIXES = tuple(
-    "sse ssse avx amx fma f16c bmi gfni vaes vpclmul aes pclmul sha popcnt movbe lzcnt adx xop tbm rdrnd rdseed sm3 sm4".split()  # noqa: SIM905
+    "sse ssse avx amx fma f16c bmi gfni vaes vpclmul aes pclmul sha popcnt movbe lzcnt adx xop tbm sm3 sm4".split()  # noqa: SIM905
 )
 # aarch64: what a compiler may use in code like ours. What an operating system alone sees (el3, vh, mpam) is not in it, nor are
 # promises about timing and unaligned atomics (dit, lse2): such code has neither.

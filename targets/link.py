@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deburr.ir.errors import DeburrError
 from deburr.targets.elf import Elf, version
@@ -118,6 +118,18 @@ def link(command: Sequence[str], objects: Sequence[str | Path], output: Path, *,
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise DeburrError("E403", "linking failed", where=command[0], why=last, hint="is it a compiler for the target?")
+
+
+class Linker:
+    """What TVM's export hands its object files to."""
+
+    object_format = "o"
+
+    def __init__(self, command: Sequence[str], *, static: bool = False) -> None:
+        self.command, self.static = command, static
+
+    def __call__(self, output: str, objects: list[str], **_: Any) -> None:
+        link(self.command, objects, Path(output), static=self.static)
 
 
 def check(library: Path, target: Target, needed: frozenset[str] = NEEDED) -> None:

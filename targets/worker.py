@@ -90,20 +90,8 @@ def compile_module(
         )(module)
         executable = relax.build(schedule_module(module), device, tir_pipeline=pipeline.name())
     executable.export_library(
-        str(library), fcompile=_Linker(linker, static=link.is_static(target)), workspace_dir=str(library.parent)
+        str(library), fcompile=link.Linker(linker, static=link.is_static(target)), workspace_dir=str(library.parent)
     )
-
-
-class _Linker:
-    """What TVM's export hands its object files to."""
-
-    object_format = "o"
-
-    def __init__(self, command: Sequence[str], *, static: bool) -> None:
-        self.command, self.static = command, static
-
-    def __call__(self, output: str, objects: list[str], **_: Any) -> None:
-        link.link(self.command, objects, Path(output), static=self.static)
 
 
 def _run(folder: Path, functions: Sequence[str], threads: int) -> None:

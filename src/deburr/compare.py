@@ -64,15 +64,17 @@ def compare(
     data: Samples | Mapping[str, Array] | str | Path,
     *,
     threads: int | None = None,
+    device: str | None = None,
 ) -> Comparison:
     """Run both over `data`; models run in ONNX Runtime with graph optimizations off.
 
     :param data: an .npz, or arrays by input name, samples on the first axis; `labels` [samples] for accuracy. A folder of
         .npz holds samples of several sizes; the figures are over all of them.
-    :raises DeburrError: E30x where the data does not fit, E302 where the outputs have no name in common.
+    :param device: where the candidate runs, a bundle's directory; the reference runs here.
+    :raises DeburrError: E30x where the data does not fit, E302 where the outputs have no name in common; what a device says.
     """
     parts, source = _read(data)
-    runners = [open_runner(program, threads=threads) for program in (reference, candidate)]
+    runners = [open_runner(reference, threads=threads), open_runner(candidate, threads=threads, device=device)]
     made = [
         [run_samples(runner, _without_labels(runner, part.inputs), source=part.source) for runner in runners] for part in parts
     ]

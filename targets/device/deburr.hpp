@@ -60,13 +60,21 @@ struct Array {
 class Runtime {
  public:
   explicit Runtime(const std::string& folder) {
-    void* ffi = open(folder + "/libtvm_ffi.so");
+    ffi_ = open(folder + "/libtvm_ffi.so");
     open(folder + "/libtvm_runtime.so");
-    get_global_ = symbol<decltype(get_global_)>(ffi, "TVMFFIFunctionGetGlobal");
-    call_ = symbol<decltype(call_)>(ffi, "TVMFFIFunctionCall");
-    raised_ = symbol<decltype(raised_)>(ffi, "TVMFFIErrorMoveFromRaised");
-    release_ = symbol<decltype(release_)>(ffi, "TVMFFIObjectDecRef");
-    from_dlpack_ = symbol<decltype(from_dlpack_)>(ffi, "TVMFFITensorFromDLPack");
+    get_global_ = symbol<decltype(get_global_)>("TVMFFIFunctionGetGlobal");
+    call_ = symbol<decltype(call_)>("TVMFFIFunctionCall");
+    raised_ = symbol<decltype(raised_)>("TVMFFIErrorMoveFromRaised");
+    release_ = symbol<decltype(release_)>("TVMFFIObjectDecRef");
+    from_dlpack_ = symbol<decltype(from_dlpack_)>("TVMFFITensorFromDLPack");
+  }
+
+  // A function of the C interface.
+  template <typename Function>
+  Function symbol(const char* name) const {
+    void* found = dlsym(ffi_, name);
+    if (found == nullptr) throw Error("E501", std::string("the runtime lacks ") + name);
+    return reinterpret_cast<Function>(found);
   }
 
   TVMFFIObjectHandle global(const std::string& name) const {
@@ -99,6 +107,20 @@ class Runtime {
 
   void release(const TVMFFIAny& value) const {
     if (value.type_index >= kTVMFFIStaticObjectBegin) release_(value.v_obj);
+  }
+
+  // Throws where a function of the C interface gave a status other than 0.
+  void check(int status) const {
+    if (status == 0) return;
+    TVMFFIObjectHandle error = nullptr;
+    raised_(&error);
+    std::string why = "no reason given";
+    if (error != nullptr) {
+      const TVMFFIByteArray message = TVMFFIErrorGetCellPtr(error)->message;
+      why.assign(message.data, message.size);
+      release_(error);
+    }
+    throw Error("E504", "the program failed: " + why);
   }
 
   static TVMFFIAny none() {
@@ -138,26 +160,7 @@ class Runtime {
     return library;
   }
 
-  template <typename Function>
-  static Function symbol(void* library, const char* name) {
-    void* found = dlsym(library, name);
-    if (found == nullptr) throw Error("E501", std::string("the runtime lacks ") + name);
-    return reinterpret_cast<Function>(found);
-  }
-
-  void check(int status) const {
-    if (status == 0) return;
-    TVMFFIObjectHandle error = nullptr;
-    raised_(&error);
-    std::string why = "no reason given";
-    if (error != nullptr) {
-      const TVMFFIByteArray message = TVMFFIErrorGetCellPtr(error)->message;
-      why.assign(message.data, message.size);
-      release_(error);
-    }
-    throw Error("E504", "the program failed: " + why);
-  }
-
+  void* ffi_;
   decltype(&TVMFFIFunctionGetGlobal) get_global_;
   decltype(&TVMFFIFunctionCall) call_;
   decltype(&TVMFFIErrorMoveFromRaised) raised_;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "bundle.txt"
 RUNNER = "run"
-HEADERS = ("deburr.hpp", "bundle.hpp", "sha256.hpp")
+LOADER = "ld-linux-aarch64.so.1"
+# The GNU C library and what stands on it, for Android, which has another: out of Debian's packages for cross-compiling.
+SYSTEM = (LOADER, "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "libstdc++.so.6", "libgcc_s.so.1")
+HEADERS = ("deburr.hpp", "bundle.hpp", "sha256.hpp", "session.hpp", "serve.hpp")
 RUNNER_GLIBC = "2.17"  # of 2012, and the first that aarch64 had: one runner for all devices
 
 README = """A model compiled by deburr, with all that a device needs to run it.
@@ -28,6 +32,11 @@ README = """A model compiled by deburr, with all that a device needs to run it.
 
 INPUTS holds input0.npy, input1.npy, ... in the order of bundle.txt; OUTPUTS is an existing folder. The milliseconds of each
 call are printed. The device needs its C and C++ libraries, nothing else.
+
+    ./run --serve 9090
+
+is TVM's RPC server, for `deburr ... --device rpc://HOST:9090`. Whoever reaches it runs code here: it listens on loopback, for a
+tunnel (ssh -L 9090:127.0.0.1:9090 DEVICE), unless an address is given, HOST:9090.
 
 To run the model in an application of your own (C++17), without Python:
 
@@ -50,12 +59,19 @@ def wanted(target: Target, asked: bool | None) -> bool:
     return target.triple.endswith("-linux-gnu") and (target.architecture != architecture_here() if asked is None else asked)
 
 
-def collect(folder: Path, target: Target) -> None:
+def on_linux(target: Target) -> Target:
+    """An Android device as the Linux that it is underneath: code for the GNU C library, which the bundle then brings."""
+    return replace(target, tvm={**target.tvm, "mtriple": "aarch64-linux-gnu"})
+
+
+def collect(folder: Path, target: Target, *, system: bool = False) -> None:
     """Put the runtime, the runner and its sources into `folder`.
 
+    :param system: the C library too.
     :raises DeburrError: E405 where the runtime or a C++ compiler cannot be had, E406 where they do not fit the device.
     """
-    copies = {path.name: path for path in runtime_libraries.find(target)}
+    copies = _system_libraries() if system else {}
+    copies |= {path.name: path for path in runtime_libraries.find(target)}
     copies |= {f"include/{name}": Path(__file__).with_name(name) for name in HEADERS}
     copies |= {RUNNER + ".cpp": Path(__file__).with_name(RUNNER + ".cpp"), **runtime_libraries.headers()}
     for name, path in copies.items():
@@ -84,6 +100,17 @@ def describe(manifest: Manifest) -> str:
 def sources(folder: Path) -> Mapping[str, Path]:
     """Every file of a bundle's folder by its name in the manifest."""
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _system_libraries() -> dict[str, Path]:
+    folder = Path(os.environ.get("QEMU_LD_PREFIX", "/usr/aarch64-linux-gnu")) / "lib"
+    missing = [name for name in SYSTEM if not (folder / name).exists()]
+    if missing:
+        raise DeburrError(
+            "E405", "no C library for the bundle", where="--runtime for Android", why=f"there is no {folder / missing[0]}",
+            hint="apt-get install libc6-arm64-cross libstdc++6-arm64-cross",
+        )  # fmt: skip
+    return {name: folder / name for name in SYSTEM}
 
 
 def _tensor(kind: str, tensor: Tensor) -> str:

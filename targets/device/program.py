@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array, TensorType
 from deburr.targets.bundle import Bundle
+from deburr.targets.device.adb import Adb
 from deburr.targets.device.qemu import Qemu
 from deburr.targets.device.remote import Remote
+from deburr.targets.device.rpc import Rpc
+from deburr.targets.device.session import Link
 from deburr.targets.device.ssh import Ssh
+
+if TYPE_CHECKING:
+    from deburr.targets.target import Target
 
 
 class Device(Protocol):
@@ -21,9 +27,14 @@ class Device(Protocol):
         self, bundle: Path, arrays: Sequence[Array], *, threads: int | None = None, calls: int = 1
     ) -> tuple[list[Array], list[float]]: ...
 
+    def links(self, target: Target) -> Sequence[Link]:
+        """How its boards are reached for tuning, code for `target`; each takes one session at a time."""
+        ...
+
 
 def find_device(text: str) -> Device:
-    """The device that ``--device`` names: "qemu", "qemu:CPU" for a narrower one, "ssh://[user@]host[:port]".
+    """The device that ``--device`` names: "qemu", "qemu:CPU" for a narrower one, "ssh://[user@]host[:port]", "rpc://host:port",
+    "rpc://tracker:port/key", "adb", "adb:SERIAL".
 
     :raises DeburrError: E901.
     """
@@ -32,9 +43,13 @@ def find_device(text: str) -> Device:
         return Qemu(rest or "max")
     if kind == "ssh" and rest.startswith("//"):
         return Remote(Ssh.parse(rest[2:]))
+    if kind == "rpc" and rest.startswith("//"):
+        return Rpc.parse(rest[2:])
+    if kind == "adb":
+        return Remote(Adb.parse(rest))
     raise DeburrError(
-        "E901", f"no device {text!r}", where="--device", why="there are qemu, qemu:CPU and ssh://[user@]host[:port]",
-        hint="--device qemu",
+        "E901", f"no device {text!r}", where="--device", hint="--device qemu",
+        why="there are qemu, qemu:CPU, ssh://[user@]host[:port], rpc://host:port, rpc://tracker:port/key, adb, adb:SERIAL",
     )  # fmt: skip
 
 

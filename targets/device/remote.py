@@ -12,29 +12,28 @@ import hashlib
 import io
 import shlex
 import tarfile
+import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array
 from deburr.targets import manifest as manifests
-from deburr.targets.device import runner
-from deburr.targets.device.files import RUNNER
-from deburr.targets.device.ssh import Failed, Lost
+from deburr.targets.device import files, runner
+from deburr.targets.device.files import LOADER, RUNNER
+from deburr.targets.device.session import Link
+from deburr.targets.device.shell import Failed, Lost, Shell
+
+if TYPE_CHECKING:
+    from deburr.targets.target import Target
 
 DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # between the attempts to take a link up again
-
-
-class Shell(Protocol):
-    """As `Ssh`."""
-
-    def run(self, command: str, given: bytes = b"", limit_s: float = ...) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -53,17 +52,40 @@ class Remote:
             disk is full, E504 the run failed or took too long, and what the runner says (E502, E503).
         """
         runner.require_runner(bundle)
+        if self.shell.is_bare and not (bundle / LOADER).exists():
+            raise DeburrError(
+                "E501", "the bundle brings no C library", where=str(bundle), why=f"{self.shell} has none that it can use",
+                hint="compile it with --target android/... --runtime",
+            )  # fmt: skip
         cache = self._greet(manifests.read(bundle).architecture, bundle)
         inputs = {f"inputs/input{index}.npy": _npy(array) for index, array in enumerate(arrays)}
         options = " ".join(runner.arguments(threads, calls))
         there, work = f"{cache}/bundles/{_name(bundle)}", f"{cache}/runs/{_digest([_name(bundle), options, *inputs.values()])}"
         self._place(there, {path.relative_to(bundle).as_posix(): path.read_bytes() for path in _files(bundle)})
         self._place(work, inputs)
-        self._start(work, f"{shlex.quote(f'{there}/{RUNNER}')} {shlex.quote(there)} inputs outputs {options}")
+        self._start(work, f"{self._runner(there)} {shlex.quote(there)} inputs outputs {options}")
         self._wait(work)
         return self._fetch(work)
 
-    def _greet(self, architecture: str, bundle: Path) -> str:
+    def links(self, target: Target) -> list[Link]:
+        """One: a server that speaks through the shell's own streams, so that no port is opened anywhere.
+
+        :raises DeburrError: E405 no client or no runtime, E503 another architecture, E505 the device cannot be reached.
+        """
+        cache = self._greet(target.architecture, f"target {target.name!r}")
+        with tempfile.TemporaryDirectory(prefix="deburr-runtime-") as name:
+            files.collect(Path(name), target, system=self.shell.is_bare)
+            found = {key: path.read_bytes() for key, path in files.sources(Path(name)).items() if "/" not in key}
+        there = f"{cache}/runtimes/{_digest(found.values())}"
+        self._place(there, found)
+        return [Link(str(self.shell), tuple(self.shell.command(f"exec {self._runner(there)} --serve-stdio")))]
+
+    def _runner(self, folder: str) -> str:
+        """What starts it; where the C library comes with it, through that one's own loader."""
+        loader = f"{shlex.quote(f'{folder}/{LOADER}')} --library-path {shlex.quote(folder)} " if self.shell.is_bare else ""
+        return loader + shlex.quote(f"{folder}/{RUNNER}")
+
+    def _greet(self, architecture: str, bundle: Path | str) -> str:
         """The folder to work in. A device that does not answer at first is not waited for: its name may be wrong."""
         try:
             said = self.shell.run('uname -m; printf %s "${XDG_CACHE_HOME:-$HOME/.cache}/deburr"').decode()
@@ -172,6 +194,6 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
     with tarfile.open(fileobj=made, mode="w") as archive:
         for name, content in files.items():
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o755 if name == RUNNER else 0o644
+            entry.size, entry.mode = len(content), 0o755 if name in (RUNNER, LOADER) else 0o644
             archive.addfile(entry, io.BytesIO(content))
     return made.getvalue()

@@ -3,6 +3,9 @@
 // INPUTS holds input0.npy, input1.npy, ... in the order of the bundle, any number of samples where it leaves that open;
 // output0.npy, ... go to OUTPUTS. With --calls the whole is run as often, and the milliseconds of each call go to stdout, one a
 // line.
+//
+// Or serves TVM's RPC with the runtime that lies beside it, for tuning: serve.hpp says over what, and who must not reach it.
+#include <cctype>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -11,6 +14,7 @@
 #include <vector>
 
 #include "deburr.hpp"
+#include "serve.hpp"
 
 namespace {
 
@@ -69,12 +73,35 @@ void write(const std::string& path, const Array& array) {
   if (!file.flush()) throw Error("E109", "cannot write " + path);
 }
 
+constexpr const char* usage =
+    "usage: run BUNDLE INPUTS OUTPUTS [--threads N] [--calls N]\n"
+    "       run --serve [HOST:]PORT [--tracker HOST:PORT] [--key KEY]   TVM's RPC; HOST is 127.0.0.1 unless given\n"
+    "       run --serve-stdio\n";
+
+// What follows `name` among the words, else `otherwise`.
+std::string option(const std::vector<std::string>& words, const std::string& name, const std::string& otherwise) {
+  for (size_t i = 0; i + 1 < words.size(); ++i)
+    if (words[i] == name) return words[i + 1];
+  return otherwise;
+}
+
+int serve(const std::string& folder, const std::vector<std::string>& words) {
+  const std::string tracker = option(words, "--tracker", ""), key = option(words, "--key", "");
+  if (!tracker.empty() && key.empty()) throw Error("E901", "a tracker wants a key: --key KEY");
+  for (const char letter : key)  // it stands in JSON, and among words
+    if (std::isalnum(static_cast<unsigned char>(letter)) == 0 && std::string("-_.").find(letter) == std::string::npos)
+      throw Error("E901", "a key is letters, digits, - _ and .: " + key);
+  deburr::Server(folder, deburr::Address::parse(words[1]), tracker, key).run();
+}
+
+int serve_streams(const std::string& folder) {
+  const int output = dup(STDOUT_FILENO);  // TVM's alone: whatever else is printed goes elsewhere
+  dup2(STDERR_FILENO, STDOUT_FILENO);
+  return deburr::apart([&](const std::string& work) { deburr::Session(folder, work).serve(STDIN_FILENO, output); });
+}
+
 int run(const std::vector<std::string>& words) {
-  int threads = 0, calls = 1;
-  for (size_t i = 3; i + 1 < words.size(); i += 2) {
-    if (words[i] == "--threads") threads = std::stoi(words[i + 1]);
-    if (words[i] == "--calls") calls = std::stoi(words[i + 1]);
-  }
+  const int threads = std::stoi(option(words, "--threads", "0")), calls = std::stoi(option(words, "--calls", "1"));
   const deburr::Program program(words[0], threads);
   std::vector<Array> inputs;
   for (size_t i = 0; i < program.bundle().inputs.size(); ++i)
@@ -94,13 +121,16 @@ int run(const std::vector<std::string>& words) {
 
 int main(int count, char** arguments) {
   const std::vector<std::string> words(arguments + 1, arguments + count);
-  if (words.size() < 3) {
-    std::fprintf(stderr, "usage: run BUNDLE INPUTS OUTPUTS [--threads N] [--calls N]\n");
+  const std::string first = words.empty() ? "" : words[0], own = arguments[0];
+  const size_t slash = own.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : own.substr(0, slash);
+  if (words.size() < (first == "--serve-stdio" ? 1 : first == "--serve" ? 2 : 3)) {
+    std::fputs(usage, stderr);
     return 2;
   }
   int status = 1;
   try {
-    status = run(words);
+    status = first == "--serve" ? serve(folder, words) : first == "--serve-stdio" ? serve_streams(folder) : run(words);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
   }

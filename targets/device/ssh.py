@@ -6,28 +6,15 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 from dataclasses import dataclass
 
 from deburr.ir.errors import DeburrError
+from deburr.targets.device.shell import TIME_LIMIT_S, execute
 
 CLIENT = "DEBURR_SSH"  # names another client, or gives it options, as GIT_SSH_COMMAND does for git; no shell reads it
 # A question for a password would wait for ever, and so would a link that is dead but not closed.
 OPTIONS = ("-oBatchMode=yes", "-oConnectTimeout=10", "-oServerAliveInterval=5", "-oServerAliveCountMax=3")
 BROKEN = 255  # what ssh ends with when it, and not the command, failed
-TIME_LIMIT_S = 300.0
-
-
-class Lost(Exception):  # noqa: N818 - a state of the link, which is mended or becomes an error
-    """The link broke; whether the command ran is unknown."""
-
-
-class Failed(Exception):  # noqa: N818
-    """The command ran and failed: its status, and the first lines that it said."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status, self.text = status, text
 
 
 @dataclass(frozen=True)
@@ -40,6 +27,7 @@ class Ssh:
 
     host: str
     port: int | None = None
+    is_bare = False
 
     @classmethod
     def parse(cls, address: str) -> Ssh:
@@ -61,27 +49,14 @@ class Ssh:
     def __str__(self) -> str:
         return f"ssh://{self.host}" + (f":{self.port}" if self.port else "")
 
-    def run(self, command: str, given: bytes = b"", limit_s: float = TIME_LIMIT_S) -> bytes:
-        """What a command of the shell prints.
-
-        :param given: its standard input.
-        :raises Lost: the link broke, or nothing came of it within `limit_s`.
-        :raises Failed: its status was not 0.
-        :raises DeburrError: E405 without a client.
-        """
+    def command(self, line: str) -> list[str]:
+        """As `Shell` says."""
         port = ["-p", str(self.port)] if self.port else []
-        line = [*_client(), *OPTIONS, *port, "--", self.host, command]
-        try:
-            done = subprocess.run(line, input=given, capture_output=True, check=False, timeout=limit_s)  # noqa: S603
-        except subprocess.TimeoutExpired:
-            raise Lost(f"no answer within {limit_s:g} s") from None
-        said = [text for text in done.stderr.decode(errors="replace").splitlines() if text.strip()]
-        last = said[-1].strip() if said else f"status {done.returncode}"
-        if done.returncode == BROKEN or done.returncode < 0:
-            raise Lost(last)
-        if done.returncode:
-            raise Failed(done.returncode, " | ".join(said[:2]) or last)
-        return done.stdout
+        return [*_client(), *OPTIONS, *port, "--", self.host, line]
+
+    def run(self, command: str, given: bytes = b"", limit_s: float = TIME_LIMIT_S) -> bytes:
+        """As `Shell` says."""
+        return execute(self.command(command), given, limit_s, lambda status, _: status == BROKEN)
 
 
 def _client() -> list[str]:

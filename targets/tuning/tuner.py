@@ -9,7 +9,7 @@ faster fights a duel over more rounds against the default, and takes its place o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from random import Random
@@ -22,7 +22,7 @@ from deburr.targets.schedules.search import Space, from_fields, to_fields
 from deburr.targets.schedules.space import is_tunable, space
 from deburr.targets.schedules.tile import ConvSchedule
 from deburr.targets.target import Target
-from deburr.targets.tuning.protocol import OK, Measure, Outcome
+from deburr.targets.tuning.protocol import OK, Fleet, Measure, Outcome
 
 ROUNDS, DUEL_ROUNDS = 5, 21
 MARGIN = 0.98  # of the time of whoever is challenged
@@ -91,45 +91,63 @@ class Tuner:
         return self.spent_s < seconds and any(work.priority > 0 for work in self.works.values())
 
     def search(
-        self, measure: Measure, seconds: float, report: Callable[[Status], None] | None = None, trials: float = float("inf")
+        self,
+        measure: Measure | Fleet,
+        seconds: float,
+        report: Callable[[Status], None] | None = None,
+        trials: float = float("inf"),
     ) -> None:
         """Spend what is left of `seconds`, or `trials`; then the chosen prove themselves once more.
 
         :raises KeyboardInterrupt: with every result in the records.
+        :raises DeburrError: E505 where the last device is lost, as well.
         """
         if not self.wants(seconds):
             return
+        fleet = measure if isinstance(measure, Fleet) else Fleet([measure])
         before, start, last = self.spent_s, time.monotonic(), self.trials + trials
         while self.trials < last and self.wants(seconds * 0.9):  # the rest is for the last duels
-            work = max(self.works.values(), key=lambda work: work.priority)
-            self._trial(work, measure)
+            first = sorted(self.works.values(), key=lambda work: work.priority, reverse=True)[: fleet.width]
+            self._trials([work for work in first if work.priority > 0], fleet)
             self.spent_s = max(self.spent_s, before + time.monotonic() - start)
             if report is not None:
                 report(self.status(seconds))
-        for work in self.works.values():
-            if work.best is not None and work.tried:
-                self._duel(work, work.best, measure)
+        self._duels([(work, work.best) for work in self.works.values() if work.best is not None and work.tried], fleet)
         self.spent_s = seconds if self.trials < last else before + time.monotonic() - start
         self.records.append({"kind": SESSION, "model": self.model, "seconds": self.spent_s})
 
-    def _trial(self, work: Work, measure: Measure) -> None:
-        candidate = self._propose(work)
-        if candidate is None:
-            work.exhausted = True
-            return
+    def _trials(self, works: Sequence[Work], fleet: Fleet) -> None:
+        """One candidate of each, all measured side by side; those that look faster then fight."""
+        proposed = [(work, self._propose(work)) for work in works]
+        pairs = [(work, candidate) for work, candidate in proposed if candidate is not None]
+        for work, candidate in proposed:
+            work.exhausted = candidate is None
         start = time.monotonic()
-        outcome = measure.measure(work.text, [candidate], ROUNDS)[0]
-        self.trials += 1
-        record = _trial_record(work, candidate, outcome)
-        self.records.append({**record, "model": self.model, "cost": time.monotonic() - start})
-        self._learn(work, candidate, record)
-        if outcome.ratio < MARGIN * work.ratio:
-            self._duel(work, candidate, measure)
+        outcomes = [found[0] for found in fleet.measure([(work.text, [candidate]) for work, candidate in pairs], ROUNDS)]
+        cost = (time.monotonic() - start) / max(1, len(pairs))
+        challengers = []
+        for (work, candidate), outcome in zip(pairs, outcomes, strict=True):
+            self.trials += 1
+            record = _trial_record(work, candidate, outcome)
+            self.records.append({**record, "model": self.model, "cost": cost})
+            self._learn(work, candidate, record)
+            if outcome.ratio < MARGIN * work.ratio:
+                challengers.append((work, candidate))
+        self._duels(challengers, fleet)
 
-    def _duel(self, work: Work, challenger: ConvSchedule, measure: Measure) -> None:
-        """The challenger against the default, and against the best so far where that is another."""
-        holders = [work.best] if work.best not in (None, challenger) else []
-        outcome, *others = measure.measure(work.text, [challenger, *[best for best in holders if best]], DUEL_ROUNDS)
+    def _duels(self, pairs: Sequence[tuple[Work, ConvSchedule]], fleet: Fleet) -> None:
+        """Each challenger against the default, and against the best so far where that is another."""
+        rest = list(pairs)
+        while rest:
+            now, rest = rest[: fleet.width], rest[fleet.width :]  # what one turn found outlives an interrupt in the next
+            requests = []
+            for work, challenger in now:
+                holders = [work.best] if work.best is not None and work.best != challenger else []
+                requests.append((work.text, [challenger, *holders]))
+            for (work, challenger), (outcome, *others) in zip(now, fleet.measure(requests, DUEL_ROUNDS), strict=True):
+                self._judge(work, challenger, outcome, others)
+
+    def _judge(self, work: Work, challenger: ConvSchedule, outcome: Outcome, others: Sequence[Outcome]) -> None:
         won = beats_default(outcome)
         if won and others and others[0].status == OK:
             won = outcome.ratio < MARGIN * others[0].ratio

@@ -3,7 +3,7 @@
     python -m deburr.targets.tuning.worker
 
 A line of JSON in, a line out. It is used again for every trial: loading TVM takes as long as several of them. A crash in here
-costs the trial it happened in.
+costs the trial it happened in. Kernels run here, or in a session with a device (places.py).
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import json
 import os
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array
 from deburr.targets.kernels.workload import Workload
+from deburr.targets.target import Target
+from deburr.targets.tuning.places import Gone, Here, Place, There, Timer
 from deburr.targets.tuning.protocol import OK, REFUSED, WRONG
 
 ROUND_S = 0.004  # of calls in one round: short, so that a candidate and the default share the weather
@@ -30,17 +31,16 @@ FLOAT_ERROR = 1e-4  # LLVM may fuse or reorder nothing that matters more
 class Bench:
     """Candidates of one workload beside its default, on the same random data."""
 
-    def __init__(self, text: str, target: dict[str, Any]) -> None:
+    def __init__(self, text: str, target: Target, place: Place) -> None:
         from deburr.targets.kernels import build, workload_text
-        from deburr.targets.target import Target
 
-        self.workload, self.target = workload_text.from_text(text), Target(**target)
+        self.workload, self.target, self.place = workload_text.from_text(text), target, place
         kernel = build.kernel(self.workload, self.target)
         generator = np.random.default_rng(0)
         self.inputs = [_random(argument.name, argument.shape, argument.dtype, generator) for argument in kernel.arguments[:-1]]
         self.output_type = kernel.arguments[-1]
         self.default, self.expected = self._run(kernel)
-        self.calls = max(1, int(ROUND_S / max(_timed(self.default, 3), 1e-7)))
+        self.calls = max(1, int(ROUND_S / max(self.default(3), 1e-7)))
 
     def measure(self, schedules: list[dict[str, Any]], rounds: int) -> list[dict[str, Any]]:
         """One result per schedule; those that compute something else or do not build are not timed."""
@@ -52,56 +52,39 @@ class Bench:
         self._time(results, timers, rounds)
         return results
 
-    def _candidate(self, fields: dict[str, Any]) -> tuple[dict[str, Any], Callable[[int], None] | None]:
+    def _candidate(self, fields: dict[str, Any]) -> tuple[dict[str, Any], Timer | None]:
         from deburr.targets.kernels import build
         from deburr.targets.schedules.search import from_fields
 
         try:
             timer, output = self._run(build.kernel(self.workload, self.target, from_fields(fields)))
+        except Gone:
+            raise
         except Exception as error:  # whatever TVM or LLVM objects to
             return {"status": REFUSED, "why": f"{type(error).__name__}: {str(error).strip()[-200:]}"}, None
         if not _same(self.expected, output, self.workload):
             return {"status": WRONG}, None
         return {"status": OK}, timer
 
-    def _time(self, results: list[dict[str, Any]], timers: list[Callable[[int], None] | None], rounds: int) -> None:
+    def _time(self, results: list[dict[str, Any]], timers: list[Timer | None], rounds: int) -> None:
         chosen = [(result, timer) for result, timer in zip(results, timers, strict=True) if timer is not None]
         default: list[float] = []
         times: list[list[float]] = [[] for _ in chosen]
         for _ in range(rounds if chosen else 0):
-            default.append(_timed(self.default, self.calls))
+            default.append(self.default(self.calls))
             for (_, timer), kept in zip(chosen, times, strict=True):
-                kept.append(_timed(timer, self.calls))
+                kept.append(timer(self.calls))
         for (result, _), kept in zip(chosen, times, strict=True):
             result["seconds"], result["default_seconds"] = statistics.median(kept), statistics.median(default)
             result["fastest"] = min(kept) / min(default)
             result["ratios"] = [mine / its for mine, its in zip(kept, default, strict=True)]
 
-    def _run(self, kernel: Any) -> tuple[Callable[[int], None], Array]:
-        """A function that calls the kernel so many times, and what the kernel writes; surplus memory is poisoned first."""
-        import tvm
-
+    def _run(self, kernel: Any) -> tuple[Timer, Array]:
+        """Times so many calls of the kernel; and what it writes: surplus memory is poisoned first."""
         from deburr.targets.schedules import pipeline
 
         library = pipeline.library(kernel.function, self.target)
-        function = library["main"]
-        output = tvm.runtime.tensor(np.full(self.output_type.shape, 77, self.output_type.dtype))
-        tensors = [*map(tvm.runtime.tensor, self.inputs), output]
-
-        def call(count: int) -> None:
-            for _ in range(count):
-                function(*tensors)
-
-        call(1)
-        return call, output.numpy().copy()
-
-
-def _timed(call: Callable[[int], None], count: int) -> float:
-    """Seconds per call, after one that does not count: it finds its own code and data in the caches again."""
-    call(1)
-    start = time.perf_counter()
-    call(count)
-    return (time.perf_counter() - start) / count
+        return self.place.run(library, self.inputs, np.full(self.output_type.shape, 77, self.output_type.dtype))
 
 
 def _random(name: str, shape: tuple[int, ...], dtype: str, generator: np.random.Generator) -> Array:
@@ -122,8 +105,24 @@ def _same(expected: Array, given: Array, workload: Workload) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _bench(workload: str, target: str) -> Bench:
-    return Bench(workload, json.loads(target))
+def _bench(workload: str, target: str, link: str, threads: int) -> Bench:
+    return Bench(workload, Target(**json.loads(target)), _place(target, link, threads))
+
+
+@lru_cache(maxsize=1)
+def _place(target: str, link: str, threads: int) -> Place:
+    fields = json.loads(link)
+    return Here() if fields is None else There(Target(**json.loads(target)), fields, threads)
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """The outcomes; or the fields of an error, where the device is not there or is another."""
+    target, link = (json.dumps(request[key], sort_keys=True) for key in ("target", "link"))
+    try:
+        bench = _bench(request["workload"], target, link, request["threads"])
+    except DeburrError as error:
+        return {key: getattr(error, key) for key in ("code", "what", "where", "why", "hint")}
+    return {"outcomes": bench.measure(request["schedules"], request["rounds"])}
 
 
 def main() -> None:
@@ -131,9 +130,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
-        request = json.loads(line)
-        bench = _bench(request["workload"], json.dumps(request["target"], sort_keys=True))
-        replies.write(json.dumps({"outcomes": bench.measure(request["schedules"], request["rounds"])}) + "\n")
+        replies.write(json.dumps(answer(json.loads(line))) + "\n")
         replies.flush()
 
 

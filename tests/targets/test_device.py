@@ -14,6 +14,7 @@ from models import conv_chain, residual_block, samples
 from program import quantized
 from refusals import refusal
 
+from deburr.compare import compare
 from deburr.ir.onnx_reader import read
 from deburr.targets import compile as compiling
 from deburr.targets.bundle import Bundle
@@ -25,7 +26,6 @@ from deburr.targets.presets import built_in
 from deburr.targets.target import find
 
 FASHION_MNIST = Path(__file__).parent.parent.parent / "examples" / "fashion_mnist"
-PRESETS = [name for name in built_in() if find(name).architecture == "aarch64"]
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,12 @@ def copied(bundle, tmp_path):
 def test_a_bundle_holds_what_a_device_needs(bundle):
     manifest = Bundle.inspect(bundle).manifest
     assert set(manifest["files"]) == {
-        "README.md", "bundle.txt", "include/bundle.hpp", "include/deburr.hpp", "include/dlpack/dlpack.h", "include/sha256.hpp",
-        "include/tvm/ffi/c_api.h", "libtvm_ffi.so", "libtvm_runtime.so", "model.so", "run", "run.cpp",
+        "README.md", "bundle.txt", "include/bundle.hpp", "include/deburr.hpp", "include/dlpack/dlpack.h", "include/serve.hpp",
+        "include/session.hpp", "include/sha256.hpp", "include/tvm/ffi/c_api.h", "libtvm_ffi.so", "libtvm_runtime.so",
+        "model.so", "run", "run.cpp",
     }  # fmt: skip
     assert sum(file["bytes"] for name, file in manifest["files"].items() if name != "model.so") < 10_000_000
-    assert manifest["remarks"] == ["the numbers were not checked: this CPU cannot run the program"]
+    assert manifest["remarks"] == ["the numbers were not checked: this CPU cannot run the program, and no --device was named"]
 
 
 def test_it_runs_elsewhere_only(bundle):
@@ -128,6 +129,20 @@ def test_no_emulator(bundle, monkeypatch):
     )
 
 
+def test_an_emulated_cpu_that_qemu_does_not_have(bundle, model):
+    needs_qemu()
+    message = refusal(DeviceProgram(bundle, Qemu("cortex-a67")).run, samples(model, 2))
+    assert message.startswith("error[E901]: no emulated CPU 'cortex-a67', --device qemu:cortex-a67: there are a64fx, ")
+    assert message.endswith("; did you mean cortex-a76 or cortex-a72?")
+
+
+def test_compared_there_with_the_model_here(bundle, model, tmp_path):
+    needs_qemu()
+    onnx.save(model, tmp_path / "m.onnx")
+    (found,) = compare(tmp_path / "m.onnx", bundle, samples(model, 4), device="qemu").outputs
+    assert found.sqnr_db > 30
+
+
 def test_no_network(monkeypatch, tmp_path):
     monkeypatch.setattr(runtime_libraries, "_cache", lambda: tmp_path)
     failed = subprocess.CompletedProcess([], 1, "", "ERROR: No matching distribution found\n")
@@ -142,7 +157,8 @@ def test_no_network(monkeypatch, tmp_path):
 
 def test_an_unknown_device():
     assert refusal(find_device, "jtag") == (
-        "error[E901]: no device 'jtag', --device: there are qemu, qemu:CPU and ssh://[user@]host[:port]; --device qemu"
+        "error[E901]: no device 'jtag', --device: there are qemu, qemu:CPU, ssh://[user@]host[:port], "
+        "rpc://host:port, rpc://tracker:port/key, adb, adb:SERIAL; --device qemu"
     )
     assert find_device("qemu:cortex-a53") == Qemu("cortex-a53")
 
@@ -184,16 +200,19 @@ def test_fashion_mnist_from_the_shell(tmp_path, isa, cpus):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", built_in())
 def test_every_preset_compiles_and_links(name, tmp_path):
-    """Android's link as shared libraries do that take nothing from the C library: the NDK is not at hand."""
+    """And computes what ONNX Runtime does, where this CPU can run it (`benchmarks/presets.py` emulates the others).
+
+    Android's link as shared libraries do that take nothing from the C library: the NDK is not at hand.
+    """
     pytest.importorskip("ziglang", reason="no cross compiler: pip install ziglang")
     target = find(name)
     if target.triple.endswith("-android"):
         target = replace(target, tvm={**target.tvm, "mtriple": "aarch64-linux-gnu"})
     proto = quantized(conv_chain())
     onnx.checker.check_model(proto)
-    made = compiling.compile(read(proto), tmp_path / "bundle", target=target, check=False, runtime=False)
+    made = compiling.compile(read(proto), tmp_path / "bundle", target=target, runtime=False)
     (library,) = (tmp_path / "bundle").glob("model.*")
     check(library, target)
     assert made.manifest["target"]["name"] == name

@@ -9,16 +9,23 @@ import numpy as np
 import pytest
 from loopback import Proxy, sshd
 from models import residual_block, samples
-from program import quantized
+from program import lowered, quantized
 from refusals import refusal
 
 from deburr.ir.onnx_reader import read
 from deburr.targets import compile as compiling
+from deburr.targets import tune
 from deburr.targets.device import remote
 from deburr.targets.device.program import DeviceProgram, find_device
 from deburr.targets.device.remote import Remote
+from deburr.targets.device.session import Link
 from deburr.targets.device.ssh import CLIENT, Ssh
+from deburr.targets.records import Records, Setting
 from deburr.targets.target import find
+from deburr.targets.tuning import measuring
+from deburr.targets.tuning.measuring import WorkerMeasure
+from deburr.targets.tuning.protocol import OK
+from deburr.targets.tuning.tuner import Tuner
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +188,34 @@ def test_no_client(bundle, model, monkeypatch):
     assert refusal(Remote(Ssh("board")).run, bundle, [samples(model, 2)["x"]]) == (
         "error[E405]: no ssh client, --device: there is no no-such-ssh; apt-get install openssh-client"
     )
+
+
+def test_kernels_timed_through_the_shell(model, device, cache, tmp_path):
+    """Over its own streams: the server opens no port."""
+    target = find("host")
+    _, lower, _ = lowered(model, target.name)
+    text, work = next(
+        iter(Tuner(tune.workloads([lower]), target, Records(tmp_path / "r", Setting.of(target, 1))).works.items())
+    )
+    (link,) = device.links(target)
+    assert [path.name for path in (cache / "deburr").iterdir()] == ["runtimes"]
+    with WorkerMeasure(target, 1, link=link) as measure:
+        (good,) = measure.measure(text, [work.space.default], 3)
+    assert (good.status, len(good.ratios)) == (OK, 3)
+
+
+def test_a_machine_that_went_away_says_nothing_of_the_candidate(model, device, monkeypatch, tmp_path):
+    monkeypatch.setattr(measuring, "DELAYS_S", (0.01, 0.01))
+    target = find("host")
+    _, lower, _ = lowered(model, target.name)
+    text, work = next(
+        iter(Tuner(tune.workloads([lower]), target, Records(tmp_path / "r", Setting.of(target, 1))).works.items())
+    )
+    link = Link("ssh://127.0.0.1:1", tuple(Ssh("127.0.0.1", 1).command("./run --serve-stdio")))
+    with WorkerMeasure(target, 1, link=link) as measure:
+        message = refusal(measure.measure, text, [work.space.default], 3)
+    assert message.startswith("error[E505]: the device cannot be reached, ssh://127.0.0.1:1: ")
+    assert message.endswith("; the same command goes on from what was found")
 
 
 def test_from_the_shell(bundle, model, proxy, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from models import Builder, residual_block, transformer_layer
 from program import lowered, quantized
+from refusals import refusal
 from test_lower_channels import split_and_joined
 
 from deburr.ir.errors import DeburrError
@@ -22,7 +23,7 @@ from deburr.targets.schedules.space import space
 from deburr.targets.target import find
 from deburr.targets.tuning import measuring
 from deburr.targets.tuning.measuring import WorkerMeasure
-from deburr.targets.tuning.protocol import OK, WRONG, Outcome
+from deburr.targets.tuning.protocol import OK, WRONG, Fleet, Outcome
 from deburr.targets.tuning.tuner import Tuner, beats_default
 
 TARGET = find("x86-64-v3")
@@ -156,10 +157,10 @@ def test_the_real_worker_checks_the_numbers_and_times_in_turns():
 
 
 def test_wrong_numbers_are_not_timed(monkeypatch):
-    from deburr.targets.tuning import worker
+    from deburr.targets.tuning import places, worker
 
     text = next(iter(tuner("nowhere").works))
-    bench = worker.Bench(text, {**TARGET.__dict__, "tvm": dict(TARGET.tvm)})
+    bench = worker.Bench(text, TARGET, places.Here())
     bench.expected = bench.expected ^ 1
     assert bench.measure([to_fields(space(SMALL, TARGET).default)], 3) == [{"status": WRONG}]
 
@@ -223,9 +224,49 @@ def test_a_target_that_cannot_run_here_is_not_tuned(tmp_path, monkeypatch):
         compiling.compile(read(residual_block()), tmp_path / "b", target=TARGET, tune=1, records=tmp_path / "r.jsonl")
     assert str(caught.value) == (
         "error[E503]: cannot tune for another machine, target 'x86-64-v3': this CPU lacks avx9; "
-        "tune on that machine, and bring its records here"
+        "name one with --device; or tune on that machine, and bring its records here"
     )
     assert not (tmp_path / "b").exists()
+
+
+class Board:
+    """Answers with its own name, and is out of reach from the request on that it is told."""
+
+    def __init__(self, name, lost_at=None):
+        self.name, self.lost_at, self.asked, self.stopped = name, lost_at, [], False
+
+    def measure(self, workload, schedules, rounds):
+        if len(self.asked) == self.lost_at:
+            raise DeburrError("E505", "the device cannot be reached", where=self.name)
+        self.asked.append(workload)
+        return [Outcome(OK, 1.0, 1.0, (1.0,) * rounds, 1.0, why=workload) for _ in schedules]
+
+    def stop(self):
+        self.stopped = True
+
+
+def test_boards_share_the_requests_and_one_that_is_lost_leaves_its_own_to_the_others():
+    boards = [Board("a"), Board("b", lost_at=1), Board("c")]
+    fleet = Fleet(boards)
+    for _ in range(3):
+        requests = [(str(index), [None]) for index in range(3)]
+        assert [found[0].why for found in fleet.measure(requests, 1)] == ["0", "1", "2"]
+    assert fleet.width == 2
+    assert (len(boards[0].asked) + len(boards[2].asked), len(boards[1].asked)) == (8, 1)
+
+
+def test_the_last_board_that_is_lost_ends_the_search():
+    boards = [Board("a", lost_at=0), Board("b", lost_at=0)]
+    assert refusal(Fleet(boards).measure, [("0", [None]), ("1", [None])], 1).startswith("error[E505]: ")
+
+
+def test_a_search_over_boards_measures_as_many_layers_at_once(tmp_path):
+    boards = [Board("a"), Board("b")]
+    found = tuner(tmp_path / "r.jsonl")
+    found.search(Fleet(boards), 1e9, trials=6)
+    assert [len(board.asked) for board in boards] == [3, 3]
+    assert all(first != second for first, second in zip(boards[0].asked, boards[1].asked, strict=True))
+    assert sum(len(work.tried) for work in found.works.values()) == 6
 
 
 def test_equal_layers_are_one_workload(tmp_path):

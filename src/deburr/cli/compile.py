@@ -59,6 +59,14 @@ def compile_model(
             help="Bring TVM's runtime and a program that runs the bundle on a Linux without Python (elsewhere than here: yes).",
         ),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            help="Time kernels and check the numbers there: rpc://HOST:PORT, ssh://USER@HOST, qemu.",
+        ),
+    ] = None,
     seed: Seed = 0,
     json: Json = None,
 ) -> None:
@@ -76,7 +84,7 @@ def compile_model(
             model, out, target=target, threads=threads, tune=tune, records=records, seed=seed,
             progress=None if tune else output.progress,
             batch=sizes, symbols=_sizes(dims or []), time_limit_s=time_limit, tuning=tuning, linker=linker,
-            runtime=runtime,
+            runtime=runtime, device=device,
         )  # fmt: skip
     for remark in bundle.manifest["remarks"]:
         output.say(f"remark: {remark}")

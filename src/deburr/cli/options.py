@@ -14,7 +14,9 @@ Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Same inpu
 Threads = Annotated[int | None, typer.Option("--threads", metavar="N", min=1, help="Threads (all cores unless given).")]
 Device = Annotated[
     str | None,
-    typer.Option("--device", metavar="DEVICE", help="Where a bundle runs: ssh://USER@HOST:PORT, qemu, qemu:CPU (emulated)."),
+    typer.Option(
+        "--device", metavar="DEVICE", help="Where a bundle runs: ssh://USER@HOST:PORT, rpc://HOST:PORT, adb, qemu, qemu:CPU."
+    ),
 ]
 Data = Annotated[
     Path | None,
