@@ -15,6 +15,12 @@ CHANNELS, PIXELS, DEPTH = 32, 8, 16  # m, n, k
 SHAPE = (CHANNELS, PIXELS, DEPTH)
 WEIGHTS, DATA, SUMS = "wmma.matrix_a", "wmma.matrix_b", "wmma.accumulator"
 
+# The fragment is of signed bytes, the memory of unsigned ones.
+_SIGNED = """
+__device__ __forceinline__ const signed char *deburr_signed(const unsigned char *data) {
+  return reinterpret_cast<const signed char *>(data);
+}
+"""
 _SHIFT = """
 template <typename Fragment> __device__ __forceinline__ void deburr_shift(Fragment *fragments, int index) {
   unsigned *words = reinterpret_cast<unsigned *>(fragments[index].x);
@@ -47,7 +53,7 @@ def fill() -> str:
         with T.sblock("root"):
             T.reads()
             T.writes(C[0:32, 0:8])
-            T.evaluate(T.tvm_fill_fragment(C.data, 32, 8, 16, _index(C, d1, 32, 8), T.float32(0), dtype="void"))
+            T.evaluate(T.tvm_fill_fragment(C.data, 32, 8, 16, _index(C, d1, 32, 8), T.int32(0), dtype="void"))
 
     return _register("deburr.wmma_fill", description, instruction)
 
@@ -116,8 +122,9 @@ def load_data(stride: int) -> str:
             T.writes(C[0:8, 0:16])
             T.evaluate(
                 T.tvm_load_matrix_sync(
-                    C.data, 32, 8, 16, _index(C, d1, 8, 16), A.access_ptr("r", ptr_type="int8"), s1 * stride, "col_major",
-                    dtype="void",
+                    C.data, 32, 8, 16, _index(C, d1, 8, 16),
+                    T.cuda.func_call("deburr_signed", A.access_ptr("r"), source_code=_SIGNED, return_type="handle"),
+                    s1 * stride, "col_major", dtype="void",
                 )
             )  # fmt: skip
             T.evaluate(T.cuda.func_call("deburr_shift", C.data, _index(C, d1, 8, 16), source_code=_SHIFT))

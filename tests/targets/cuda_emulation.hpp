@@ -1,0 +1,231 @@
+// Runs CUDA C++ on a CPU, for tests: blocks one after the other, the threads of a block as fibres that switch at barriers.
+//
+// It stands in for cuda.h and mma.h. Tensor cores are emulated by the first thread of each warp, whose fragments hold whole
+// matrices. A thread runs until its next barrier before another starts, so a barrier that is missing shows: data that others
+// were to write is not there yet. Addresses must be aligned as the instructions want them, or the program ends.
+#pragma once
+
+#include <csetjmp>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <type_traits>
+#include <tvm/ffi/c_api.h>
+#include <ucontext.h>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static
+#define __CUDACC_VER_MAJOR__ 13
+#define __CUDACC_VER_MINOR__ 0
+#define __CUDA_ARCH__ 800
+
+struct Index { unsigned x = 0, y = 0, z = 0; };
+inline Index threadIdx, blockIdx, blockDim, gridDim;
+
+template <typename T> struct alignas(2 * sizeof(T)) Two { T x, y; };
+template <typename T> struct alignas(4 * sizeof(T)) Four { T x, y, z, w; };
+using char2 = Two<signed char>;
+using uchar2 = Two<unsigned char>;
+using int2 = Two<int>;
+using uint2 = Two<unsigned>;
+using float2 = Two<float>;
+using int4 = Four<int>;
+using uint4 = Four<unsigned>;
+using float4 = Four<float>;
+inline char2 make_char2(signed char x, signed char y) { return {x, y}; }
+inline uchar2 make_uchar2(unsigned char x, unsigned char y) { return {x, y}; }
+inline int2 make_int2(int x, int y) { return {x, y}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+template <typename A, typename B> std::common_type_t<A, B> min(A a, B b) { return b < a ? b : a; }
+template <typename A, typename B> std::common_type_t<A, B> max(A a, B b) { return a < b ? b : a; }
+inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+inline int __dp4a(int a, int b, int c) {
+  for (int i = 0; i < 4; ++i) c += static_cast<int8_t>(a >> 8 * i) * static_cast<int8_t>(b >> 8 * i);
+  return c;
+}
+
+namespace emulation {
+
+constexpr int kWarp = 32;
+constexpr size_t kStack = 128 * 1024;
+
+[[noreturn]] inline void fail(const char *what) {
+  std::fprintf(stderr, "emulated kernel: %s\n", what);
+  std::abort();
+}
+
+// A thread of the block. It is made once, and runs the body of one block after the other.
+struct Fibre {
+  Index at;
+  bool done = true, waits = false, started = false;
+  int barriers = 0;  // that it has reached
+  jmp_buf here;
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  uint64_t sent = 0;  // what it shows to the others of its warp
+};
+
+inline std::vector<std::unique_ptr<Fibre>> fibres;
+inline int current = 0, live = 0;
+inline jmp_buf scheduler;
+inline std::function<void()> body;
+
+inline int lane() { return current % kWarp; }
+
+inline void wait() {
+  Fibre &self = *fibres[current];
+  self.waits = true;
+  ++self.barriers;
+  if (!_setjmp(self.here)) _longjmp(scheduler, 1);
+}
+
+inline void loop() {
+  for (;;) {
+    body();
+    Fibre &self = *fibres[current];
+    self.done = true;
+    if (!_setjmp(self.here)) _longjmp(scheduler, 1);
+  }
+}
+
+inline void resume(int index) {
+  Fibre &fibre = *fibres[index];
+  current = index;
+  threadIdx = fibre.at;
+  fibre.waits = false;
+  if (_setjmp(scheduler)) return;
+  if (fibre.started) _longjmp(fibre.here, 1);
+  fibre.started = true;
+  getcontext(&fibre.context);
+  fibre.stack.reset(new char[kStack]);
+  fibre.context.uc_stack.ss_sp = fibre.stack.get();
+  fibre.context.uc_stack.ss_size = kStack;
+  makecontext(&fibre.context, loop, 0);
+  setcontext(&fibre.context);
+}
+
+// Every thread goes from barrier to barrier; all of them must meet the same ones.
+inline void run_block(int threads) {
+  for (int i = 0; i < threads; ++i) fibres[i]->done = false, fibres[i]->barriers = 0;
+  for (int left = threads; left > 0;) {
+    left = 0;
+    for (int i = 0; i < threads; ++i) {
+      if (!fibres[i]->done) resume(i);
+      left += !fibres[i]->done;
+    }
+    for (int i = 0; i < threads; ++i) {
+      if (fibres[i]->barriers != fibres[0]->barriers) fail("a barrier that not all threads of the block reach");
+    }
+  }
+}
+
+inline void launch(Index grid, Index block, std::function<void()> kernel) {
+  int threads = block.x * block.y * block.z;
+  while (static_cast<int>(fibres.size()) < threads) fibres.emplace_back(new Fibre);
+  for (int i = 0; i < threads; ++i) fibres[i]->at = {i % block.x, i / block.x % block.y, i / (block.x * block.y)};
+  if (threads % kWarp && block.y * block.z > 1) fail("warps that are not full");
+  body = std::move(kernel);
+  gridDim = grid, blockDim = block;
+  for (unsigned z = 0; z < grid.z; ++z)
+    for (unsigned y = 0; y < grid.y; ++y)
+      for (unsigned x = 0; x < grid.x; ++x) {
+        blockIdx = {x, y, z};
+        run_block(threads);
+      }
+}
+
+// A thread's value as another thread of its warp sees it. Blocks of one warp only: their barrier is the warp's.
+template <typename T> T exchange(T value, int from) {
+  static_assert(sizeof(T) <= sizeof(uint64_t), "a word at a time");
+  int first = current - lane();
+  std::memcpy(&fibres[current]->sent, &value, sizeof(T));
+  wait();
+  T got;
+  std::memcpy(&got, &fibres[first + from]->sent, sizeof(T));
+  wait();
+  return got;
+}
+
+}  // namespace emulation
+
+inline void __syncthreads() { emulation::wait(); }
+inline void __syncwarp() { emulation::wait(); }
+inline unsigned __activemask() { return 0xffffffffu; }
+#define __shfl_sync(mask, value, from, width) emulation::exchange((value), (from))
+#define __shfl_down_sync(mask, value, by, width) \
+  emulation::exchange((value), emulation::lane() + (by) < 32 ? emulation::lane() + (by) : emulation::lane())
+#define __shfl_xor_sync(mask, value, by, width) emulation::exchange((value), emulation::lane() ^ (by))
+
+namespace nvcuda::wmma {
+
+struct matrix_a {};
+struct matrix_b {};
+struct accumulator {};
+struct row_major {};
+struct col_major {};
+enum layout_t { mem_row_major, mem_col_major };
+
+// Elements that a thread sees: the first of a warp has them all.
+template <int N> struct Count {
+  operator int() const { return emulation::lane() == 0 ? N : 0; }
+};
+
+template <typename Use, int M, int N, int K, typename T, typename Layout = void> struct fragment {
+  static constexpr int kRows = std::is_same_v<Use, matrix_b> ? K : M;
+  static constexpr int kColumns = std::is_same_v<Use, matrix_a> ? K : N;
+  static constexpr bool kInRows = !std::is_same_v<Layout, col_major>;
+  T x[kRows * kColumns];  // as it lies in memory: row after row, or column after column
+  Count<kRows * kColumns> num_elements;
+  T at(int row, int column) const { return kInRows ? x[row * kColumns + column] : x[column * kRows + row]; }
+};
+
+inline void check(const void *address, size_t stride, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(address) % bytes || stride % bytes) emulation::fail("a matrix that is not aligned");
+}
+
+template <typename F, typename V> void fill_fragment(F &f, V value) {
+  for (int i = 0; i < f.num_elements; ++i) f.x[i] = value;
+}
+
+// The start of each row (or column) is aligned with what a thread of the warp holds of the fragment.
+template <typename F, typename T> void load_matrix_sync(F &f, const T *from, unsigned stride) {
+  check(from, stride * sizeof(T), F::kRows * F::kColumns * sizeof(T) / emulation::kWarp);
+  const int lines = F::kInRows ? F::kRows : F::kColumns, length = F::kInRows ? F::kColumns : F::kRows;
+  for (int i = 0; i < f.num_elements; ++i) f.x[i] = from[i / length % lines * stride + i % length];
+}
+
+template <typename D, typename A, typename B, typename C> void mma_sync(D &d, const A &a, const B &b, const C &c) {
+  if (emulation::lane()) return;
+  for (int m = 0; m < A::kRows; ++m)
+    for (int n = 0; n < B::kColumns; ++n) {
+      auto total = c.x[m * B::kColumns + n];
+      for (int k = 0; k < A::kColumns; ++k)
+        total += static_cast<decltype(total)>(a.at(m, k)) * static_cast<decltype(total)>(b.at(k, n));
+      d.x[m * B::kColumns + n] = total;
+    }
+}
+
+template <typename F, typename T> void store_matrix_sync(T *to, const F &f, unsigned stride, layout_t layout) {
+  check(to, stride * sizeof(T), F::kRows * F::kColumns * sizeof(T) / emulation::kWarp);
+  if (emulation::lane()) return;
+  for (int m = 0; m < F::kRows; ++m)
+    for (int n = 0; n < F::kColumns; ++n)
+      to[layout == mem_row_major ? m * stride + n : n * stride + m] = f.x[m * F::kColumns + n];
+}
+
+}  // namespace nvcuda::wmma
