@@ -21,6 +21,7 @@ from deburr.ir.errors import DeburrError
 from deburr.targets import link
 from deburr.targets.bundle import LIBRARY
 from deburr.targets.features import architecture_here, missing_here
+from deburr.targets.nvidia import cubin
 from deburr.targets.process import arrays_of, read_arrays
 from deburr.targets.target import Target
 
@@ -53,9 +54,11 @@ def _build(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     module = emit_all(models, target, schedules=schedules)
     compile_module(module, target, folder / LIBRARY, job["linker"], list(models))
     link.check(folder / LIBRARY, target)
+    if target.gpu:
+        cubin.check(folder / LIBRARY, target.gpu)
     sets = target.instruction_sets()
     given = [function for function in models if arrays_of(folder, function, "inputs").exists()]
-    ran = given if target.architecture == architecture_here() and not missing_here(sets) else []
+    ran = given if target.architecture == architecture_here() and not missing_here(sets) and not target.gpu else []
     _run(folder, ran, job["threads"])
     versions = {"tvm": tvm.__version__, "tvm_ffi": tvm_ffi.__version__}
     return {"instruction_sets": list(sets), "ran": ran, "versions": versions}
@@ -68,16 +71,32 @@ def compile_module(
 
     :param functions: those that are called from outside. TVM stores a constant once that several of them have.
     """
+    from deburr.targets.nvidia.pack import Packer
+
+    executable = build_module(module, target, functions)
+    packing = {"fpack_imports": Packer(target.gpu)} if target.gpu else {}
+    executable.export_library(
+        str(library),
+        fcompile=_Linker(linker, static=link.is_static(target)),
+        workspace_dir=str(library.parent),
+        **packing,
+    )
+
+
+def build_module(module: Any, target: Target, functions: Sequence[str] = ("main",)) -> Any:
+    """As `compile_module`, up to TVM's executable."""
     import tvm
     from tvm import relax
 
+    from deburr.targets.nvidia import source
     from deburr.targets.schedules import transcendental
+    from deburr.targets.schedules.cuda import rounding
     from deburr.targets.schedules.default import schedule_module
 
     transcendental.register()
-
+    rounding.register()
     device = tvm.target.Target(dict(target.tvm))
-    with device:
+    with device, tvm.transform.PassContext(config=source.CONFIG if target.gpu else {}):
         module = tvm.transform.Sequential(
             [
                 relax.transform.LegalizeOps(),
@@ -88,10 +107,7 @@ def compile_module(
                 relax.transform.DeadCodeElimination(list(functions)),
             ]
         )(module)
-        executable = relax.build(schedule_module(module), device)
-    executable.export_library(
-        str(library), fcompile=_Linker(linker, static=link.is_static(target)), workspace_dir=str(library.parent)
-    )
+        return relax.build(schedule_module(module, gpu=bool(target.gpu)), device)
 
 
 class _Linker:

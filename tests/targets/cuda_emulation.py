@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deburr.targets import worker
+from deburr.targets.emit import emit
 from deburr.targets.nvidia import source
 
 HEADER = Path(__file__).with_name("cuda_emulation.hpp")
@@ -110,3 +112,15 @@ def run(function, target, arrays, output):
     result = tvm.runtime.tensor(output, device)
     build(function, target)["main"](*given, result)
     return result.numpy()
+
+
+def run_model(model, inputs, target):
+    """Outputs by name of a lowered model: the whole program, with its memory and its launches, as TVM's VM runs it."""
+    tvm = pretend()
+    from tvm import relax
+
+    device = tvm.cuda()
+    machine = relax.VirtualMachine(worker.build_module(emit(model, target), target), device)
+    given = [value.name for value in model.graph.inputs if value.constant is None]
+    results = machine["main"](*(tvm.runtime.tensor(np.ascontiguousarray(inputs[name]), device) for name in given))
+    return {value.name: result.numpy() for value, result in zip(model.graph.outputs, results, strict=True)}
