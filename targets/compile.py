@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deburr.ir.errors import DeburrError
 from deburr.ir.files import write_atomically
 from deburr.ir.model import Model
 from deburr.ir.types import Array
@@ -19,6 +20,7 @@ from deburr.targets.bundle import Bundle
 from deburr.targets.check import compare, inputs_for
 from deburr.targets.device import files
 from deburr.targets.features import architecture_here, missing_here
+from deburr.targets.nvidia import compiler, driver
 from deburr.targets.process import Built, Job, build
 from deburr.targets.programs import Programs, lowered_for
 from deburr.targets.schedules.space import to_fields
@@ -75,11 +77,13 @@ def compile(  # noqa: A001
     :param threads: what the bundle uses unless `Bundle.open` says otherwise; None: all cores of the target.
     :param options: the fields of `Options`.
     :raises DeburrError: E402 an operator that nothing supports, E403 the build crashed or computes other numbers, E404 it ran
-        out of time, E405 no C compiler, E406 what it linked does not fit the device, E901 an open axis or a wrong batch size,
-        E109 the bundle cannot be written.
+        out of time, E405 no C or CUDA compiler, E406 what it linked does not fit the device, E901 an open axis or a wrong
+        batch size, E109 the bundle cannot be written.
     """
     chosen, steps = Options(**options), _steps(progress)
     linker = link.find(target, chosen.linker)
+    if target.gpu:
+        _check_gpu(target, chosen)
     next(steps)
     programs = lowered_for(model, target, chosen.batch, chosen.symbols)
     inputs = {one.function: inputs_for(one.lowered, chosen.data, seed) for one in programs.each} if chosen.check else {}
@@ -91,7 +95,7 @@ def compile(  # noqa: A001
     job = Job(lowered, dataclasses.asdict(target), linker, count, inputs, chosen.time_limit_s, _memory(chosen), tuned)
     with build(job) as result:
         next(steps)
-        remarks = [*programs.remarks, *_check(model, programs, inputs, result)]
+        remarks = [*programs.remarks, *_check(model, programs, inputs, result, target)]
         description = manifests.Manifest(
             format=manifests.FORMAT, versions=_versions(result.versions), target=_plain(target),
             instruction_sets=result.instruction_sets, threads=count, seed=seed,
@@ -104,17 +108,37 @@ def compile(  # noqa: A001
     for _ in steps:
         pass
     is_ours = target.architecture == architecture_here() and target.triple.endswith("-linux-gnu")
+    here = driver.architecture() if target.gpu else None
     runs_here = is_ours and not missing_here(result.instruction_sets)
+    runs_here = runs_here and (not target.gpu or (here is not None and driver.fits(here, target.gpu)))
     return Bundle.open(path, threads) if runs_here else Bundle.inspect(path)
 
 
-def _check(model: Model, programs: Programs, inputs: Mapping[str, list[Array]], result: Built) -> list[str]:
+def _check_gpu(target: Target, options: Options) -> None:
+    """Refuse early what takes long to find out.
+
+    :raises DeburrError: E405 no CUDA compiler, E503 a search for kernels, E901 a program that runs without Python.
+    """
+    compiler.find()
+    where = f"target {target.name!r}"
+    if options.tune or options.records is not None:
+        raise DeburrError(
+            "E503", "no search for kernels of a GPU", where=where, why="there is none yet", hint="leave --tune out"
+        )
+    if options.runtime:
+        raise DeburrError(
+            "E901", "no program that runs without Python", where=where, why="ours computes on the CPU", hint="--no-runtime"
+        )
+
+
+def _check(model: Model, programs: Programs, inputs: Mapping[str, list[Array]], result: Built, target: Target) -> list[str]:
     """Why the numbers of a program could not be checked, where they could not.
 
     :raises DeburrError: E403 where one computes others than ONNX Runtime.
     """
     if inputs and not result.outputs:
-        return ["the numbers were not checked: this CPU cannot run the program"]
+        lacking = "its kernels are a GPU's" if target.gpu else "this CPU cannot run the program"
+        return [f"the numbers were not checked: {lacking}"]
     reasons = (
         compare(one.reference(model), inputs[one.function], result.outputs[one.function], result.log)
         for one in programs.each

@@ -9,11 +9,12 @@ is to be run; model.so, FUNCTION.outputs.npz and result.json appear there. What 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def compile_module(
     """
     from deburr.targets.nvidia.pack import Packer
 
-    executable = build_module(module, target, functions)
+    with _without_gpu():
+        executable = build_module(module, target, functions)
     packing = {"fpack_imports": Packer(target.gpu)} if target.gpu else {}
     executable.export_library(
         str(library),
@@ -108,6 +110,18 @@ def build_module(module: Any, target: Target, functions: Sequence[str] = ("main"
             ]
         )(module)
         return relax.build(schedule_module(module, gpu=bool(target.gpu)), device)
+
+
+@contextlib.contextmanager
+def _without_gpu() -> Iterator[None]:
+    """TVM writes the same library whether or not there is a GPU here, which would compile the kernels for itself."""
+    name = "TVM_COMPILE_FORCE_FALLBACK"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name) if before is None else os.environ.update({name: before})
 
 
 class _Linker:

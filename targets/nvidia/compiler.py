@@ -118,5 +118,6 @@ def _run(tool: Path, arguments: Sequence[str]) -> str:
     if done.returncode:
         lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if "error" in line or "fatal" in line]
         why = (lines or [f"exit status {done.returncode}"])[0][:300]
-        raise DeburrError("E403", "the CUDA compiler failed", where=command[0], why=why, hint="does it know the architecture?")
+        hint = "an older nvcc on the PATH knows older GPUs" if "Unsupported gpu" in why else "is it of one release with its headers?"
+        raise DeburrError("E403", "the CUDA compiler failed", where=command[0], why=why, hint=hint)
     return done.stderr + done.stdout

@@ -1,4 +1,4 @@
-"""What machine code for NVIDIA GPUs says about itself: ELF files of a machine of their own, with the architecture in the flags."""
+"""What machine code for NVIDIA GPUs says about itself: ELF files of a machine of their own, their architecture in the flags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Machine code for GPUs into a library: TVM, on a machine without a GPU, would leave CUDA C++ in it, to be compiled on each start.
+"""Machine code for GPUs into a library: on a machine without one TVM would leave CUDA C++ in it, compiled on each start.
 
 A library holds its imported modules as bytes: the length of all, then for each its kind and its own bytes, lengths first. Those
 of a CUDA module are the kind of its code, a table of its functions, and the code.
