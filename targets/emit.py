@@ -111,7 +111,8 @@ class _Emitter:
     def _kernel(self, work: Workload) -> tuple[Any, Any]:
         if work not in self.functions:
             kernel = build.kernel(work, self.target, self.schedules.get(to_text(representative(work))))
-            self.functions[work] = self._add(kernel.function, type(work).__name__), kernel.arguments
+            name = "Depthwise" if isinstance(work, Conv2d) and work.is_blocked_depthwise else type(work).__name__
+            self.functions[work] = self._add(kernel.function, name), kernel.arguments
         return self.functions[work]
 
     def _computed(self, node: Node, define: Any, *extra: Any) -> tuple[Any, Any]:

@@ -74,7 +74,7 @@ def compile_module(
     """
     from deburr.targets.nvidia.pack import Packer
 
-    with _without_gpu():
+    with without_gpu():
         executable = build_module(module, target, functions)
     packing = {"fpack_imports": Packer(target.gpu)} if target.gpu else {}
     executable.export_library(
@@ -113,7 +113,7 @@ def build_module(module: Any, target: Target, functions: Sequence[str] = ("main"
 
 
 @contextlib.contextmanager
-def _without_gpu() -> Iterator[None]:
+def without_gpu() -> Iterator[None]:
     """TVM writes the same library whether or not there is a GPU here, which would compile the kernels for itself."""
     name = "TVM_COMPILE_FORCE_FALLBACK"
     before = os.environ.get(name)

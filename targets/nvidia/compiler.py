@@ -16,10 +16,10 @@ from deburr.targets.nvidia import source
 INSTALL = "pip install 'deburr[cuda]'"
 # No fast math: a division stays one, and exp is right to the last places. Requantization asks for neither.
 OPTIONS = ("-O3", "-w", "-std=c++17")
-_FACTS = re.compile(
-    r"Compiling entry function '(?P<name>\w+)'.*?(?P<spilled>\d+) bytes spill stores.*?"
-    r"Used (?P<registers>\d+) registers(?:.*?(?P<shared>\d+) bytes smem)?", re.S,
-)  # fmt: skip
+_ENTRY = re.compile(r"Compiling entry function '(\w+)'")
+_NUMBERS = {name: re.compile(text) for name, text in {
+    "spilled": r"(\d+) bytes spill stores", "registers": r"Used (\d+) registers", "shared": r"(\d+) bytes smem"
+}.items()}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +98,12 @@ def bind(cubins: dict[str, bytes], folder: Path) -> bytes:
 
 def facts(told: str) -> list[Kernel]:
     """What ``ptxas -v`` tells of each kernel."""
-    return [
-        Kernel(one["name"], int(one["registers"]), int(one["spilled"]), int(one["shared"] or 0))
-        for one in _FACTS.finditer(told)
-    ]
+    _, *parts = _ENTRY.split(told)
+    found = []
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        numbers = {key: pattern.search(text) for key, pattern in _NUMBERS.items()}
+        found.append(Kernel(name, **{key: int(match[1]) if match else 0 for key, match in numbers.items()}))
+    return found
 
 
 def _run(tool: Path, arguments: Sequence[str]) -> str:
@@ -118,6 +120,10 @@ def _run(tool: Path, arguments: Sequence[str]) -> str:
     if done.returncode:
         lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if "error" in line or "fatal" in line]
         why = (lines or [f"exit status {done.returncode}"])[0][:300]
-        hint = "an older nvcc on the PATH knows older GPUs" if "Unsupported gpu" in why else "is it of one release with its headers?"
+        hint = (
+            "an older nvcc on the PATH knows older GPUs"
+            if "Unsupported gpu" in why
+            else "is it of one release with its headers?"
+        )
         raise DeburrError("E403", "the CUDA compiler failed", where=command[0], why=why, hint=hint)
     return done.stderr + done.stdout

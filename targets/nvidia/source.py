@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 # TVM fills a vector of bytes with one value by naming it for each byte, where CUDA's functions take words.
 PRELUDE = """\
 #ifndef DEBURR_PRELUDE
@@ -28,6 +30,13 @@ static __device__ __forceinline__ uint4 make_uint4(
 CONFIG = {"tirx.disable_storage_rewrite": True}
 
 
+THREADS = 512  # of a multiprocessor, which then has 128 registers for each
+_BOUNDS = re.compile(r"__launch_bounds__\((\d+)\)")
+
+
 def complete(source: str) -> str:
-    """What a compiler for CUDA takes."""
-    return PRELUDE + source
+    """What a compiler for CUDA takes.
+
+    It hears how many blocks are to share a multiprocessor: else ptxas aims at more of them, and spills registers for that.
+    """
+    return PRELUDE + _BOUNDS.sub(lambda found: f"__launch_bounds__({found[1]}, {max(1, THREADS // int(found[1]))})", source)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 VECTOR = 4  # channels of a thread
 THREADS = 128
 MOST_PIXELS = 8  # of a thread: 32 sums
+UNROLLED = 8  # steps of the innermost sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,9 @@ def _products(plan: Schedule, block: Loop, inside: list[Loop], tile: RegisterTil
     plan.compute_at(vector, [part, *taps][-1], preserve_unit_loops=True)
     plan.vectorize(plan.fuse(*plan.get_loops(vector)[-2:]))
     threads.bring(plan, accumulate, step, depth=4, warps=warps, size=4 if weights.dtype == "float32" else 1)
+    for loop in [part, *taps][:-1]:  # the compiler would unroll them all: thousands of instructions, and addresses for each
+        plan.annotate(loop, "disable_unroll", 1)
+    plan.annotate([part, *taps][-1], "pragma_unroll", UNROLLED)
     start = plan.decompose_reduction(accumulate, step)
     for loop in (pixel, channel, *plan.get_loops(start)[-2:]):
         plan.unroll(loop)

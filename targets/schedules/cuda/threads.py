@@ -10,6 +10,7 @@ Block = Any
 Loop = Any
 
 WARP = 32
+TURNS = 4  # vectors that a thread moves at a time
 
 
 def extent(plan: Schedule, loop: Loop) -> int:
@@ -43,7 +44,9 @@ def share(plan: Schedule, loops: Sequence[Loop], warps: int, widest: int) -> Non
     *outer, last = loops
     last, lanes = plan.split(last, [None, vector_of(plan, last, widest)])
     fused = plan.fuse(*outer, last)
-    _, warp, thread = plan.split(fused, [None, warps, WARP])
+    turn, warp, thread = plan.split(fused, [None, warps, WARP])
+    if extent(plan, turn) > TURNS:  # all that is loaded at a time has to wait in registers
+        plan.annotate(turn, "pragma_unroll", TURNS)
     plan.bind(warp, "threadIdx.y")
     plan.bind(thread, "threadIdx.x")
     if extent(plan, lanes) > 1:
