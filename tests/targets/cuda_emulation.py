@@ -22,6 +22,7 @@ from deburr.targets.nvidia import source
 
 HEADER = Path(__file__).with_name("cuda_emulation.hpp")
 KERNEL = re.compile(r'^extern "C" __global__ void .*?(\w+)\(([^)]*)\) \{$', re.M)
+LAST = []  # modules that were made
 FLAGS = ["-std=c++17", "-O1", "-w", "-ffp-contract=off", "-fPIC", "-U_FORTIFY_SOURCE"]
 
 
@@ -54,7 +55,8 @@ def _module(code, functions):
     if not library.exists():
         (folder / f"{name}.cpp").write_text(text)
         _compile("-shared", "-o", library, folder / f"{name}.cpp")
-    return tvm_ffi.load_module(str(library))
+    LAST.append(tvm_ffi.load_module(str(library)))
+    return LAST[-1]
 
 
 @cache
