@@ -138,7 +138,6 @@ inline void launch(Index grid, Index block, std::function<void()> kernel) {
   int threads = block.x * block.y * block.z;
   while (static_cast<int>(fibres.size()) < threads) fibres.emplace_back(new Fibre);
   for (int i = 0; i < threads; ++i) fibres[i]->at = {i % block.x, i / block.x % block.y, i / (block.x * block.y)};
-  if (threads % kWarp && block.y * block.z > 1) fail("warps that are not full");
   body = std::move(kernel);
   gridDim = grid, blockDim = block;
   for (unsigned z = 0; z < grid.z; ++z)
@@ -151,6 +150,7 @@ inline void launch(Index grid, Index block, std::function<void()> kernel) {
 
 // A thread's value as another thread of its warp sees it. Blocks of one warp only: their barrier is the warp's.
 template <typename T> T exchange(T value, int from) {
+  if (blockDim.x * blockDim.y * blockDim.z > kWarp) fail("a warp's exchange in a block of several");
   static_assert(sizeof(T) <= sizeof(uint64_t), "a word at a time");
   int first = current - lane();
   std::memcpy(&fibres[current]->sent, &value, sizeof(T));

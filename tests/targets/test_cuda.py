@@ -1,4 +1,4 @@
-"""Programs for NVIDIA GPUs: whole networks in the emulation, bundles with cubins, and what is refused on a machine without one."""
+"""Programs for NVIDIA GPUs: whole networks in the emulation, bundles with cubins, and what is refused without a GPU."""
 
 import shutil
 import struct
@@ -77,8 +77,8 @@ def test_a_bundle_holds_machine_code_for_each_architecture(nvcc, tmp_path):
     if driver.architecture() is None:
         assert bundle.manifest["remarks"][-1] == "the numbers were not checked: its kernels are a GPU's"
         assert refusal(Bundle.open, tmp_path / "b") == (
-            f"error[E503]: the bundle is for another machine, {tmp_path / 'b'}: its kernels are for sm_75, sm_80, sm_86, sm_89, "
-            "sm_90, and there is no NVIDIA GPU with a driver here; --target host"
+            f"error[E503]: the bundle is for another machine, {tmp_path / 'b'}: its kernels are for sm_75, sm_80, sm_86, "
+            "sm_89, sm_90, and there is no NVIDIA GPU with a driver here; --target host"
         )
         inputs = samples(quantized(residual_block()), 1)
         assert refusal(bundle.run, inputs).startswith("error[E503]: the bundle is for another machine")
