@@ -34,8 +34,7 @@ def scheduled(workload: Workload, isa: str) -> tuple[Definition, Any]:
             return definition, elementwise_schedule.window(_module(definition))
         case _:
             definition = elementwise.define(workload)
-            widest = 4 if not isinstance(workload, ChangeLayout) or workload.dtype == "float32" else 16
-            return definition, elementwise_schedule.elementwise(_module(definition), widest)
+            return definition, elementwise_schedule.elementwise(_module(definition), _widest(workload))
 
 
 def _convolution(workload: Conv2d, isa: str) -> tuple[Definition, Any]:
@@ -62,6 +61,17 @@ def _product(workload: MatMul, isa: str) -> tuple[Definition, Any]:
     tile = register_tile.of_product(w, parts, weights.group)
     definition = matmul.define(w, isa, cut.rounded(w.rows, tile.columns))
     return definition, register_tile.matrix(_module(definition), w, tile, weights)
+
+
+def _widest(workload: Workload) -> int:
+    """Elements that a thread moves at a time; TVM has no vector of more than four indices, for elements that lie apart."""
+    if not isinstance(workload, ChangeLayout):
+        return 4
+    w = workload
+    if w.dtype not in ("uint8", "int8", "int32", "float32"):
+        return 1
+    in_blocks = w.from_block % 16 == 0 and w.to_block % 16 == 0 and w.from_block and w.to_block
+    return 16 if in_blocks and w.dtype in ("uint8", "int8") else 4
 
 
 def _module(definition: Definition) -> Any:

@@ -46,7 +46,7 @@ def _for_gpu(function: Any, plan: Any, blocks: list[Any]) -> Any:
 
     try:
         cuda.schedule(plan, blocks)
-    except Exception:  # as below
+    except (RuntimeError, ValueError):  # TVM objects, or a block's loops are not its axes
         return function
     return plan.mod["main"].with_attrs({"tirx.is_scheduled": True})
 

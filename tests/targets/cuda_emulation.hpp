@@ -33,22 +33,21 @@ inline Index threadIdx, blockIdx, blockDim, gridDim;
 
 template <typename T> struct alignas(2 * sizeof(T)) Two { T x, y; };
 template <typename T> struct alignas(4 * sizeof(T)) Four { T x, y, z, w; };
-using char2 = Two<signed char>;
-using uchar2 = Two<unsigned char>;
-using int2 = Two<int>;
-using uint2 = Two<unsigned>;
-using float2 = Two<float>;
-using int4 = Four<int>;
-using uint4 = Four<unsigned>;
-using float4 = Four<float>;
-inline char2 make_char2(signed char x, signed char y) { return {x, y}; }
-inline uchar2 make_uchar2(unsigned char x, unsigned char y) { return {x, y}; }
-inline int2 make_int2(int x, int y) { return {x, y}; }
-inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
-inline float2 make_float2(float x, float y) { return {x, y}; }
-inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
-inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+#define EMULATED_VECTOR(type, name)                                      \
+  using name##2 = Two<type>;                                             \
+  using name##4 = Four<type>;                                            \
+  inline name##2 make_##name##2(type x, type y) { return {x, y}; }       \
+  inline name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
+EMULATED_VECTOR(signed char, char)
+EMULATED_VECTOR(unsigned char, uchar)
+EMULATED_VECTOR(short, short)
+EMULATED_VECTOR(unsigned short, ushort)
+EMULATED_VECTOR(int, int)
+EMULATED_VECTOR(unsigned, uint)
+EMULATED_VECTOR(float, float)
+EMULATED_VECTOR(long long, longlong)
+EMULATED_VECTOR(unsigned long long, ulonglong)
+EMULATED_VECTOR(double, double)
 
 template <typename A, typename B> std::common_type_t<A, B> min(A a, B b) { return b < a ? b : a; }
 template <typename A, typename B> std::common_type_t<A, B> max(A a, B b) { return a < b ? b : a; }
@@ -72,8 +71,8 @@ constexpr size_t kStack = 128 * 1024;
 // A thread of the block. It is made once, and runs the body of one block after the other.
 struct Fibre {
   Index at;
-  bool done = true, waits = false, started = false;
-  int barriers = 0;  // that it has reached
+  bool done = true, started = false;
+  int barriers = 0, exchanges = 0;  // that it has reached: the block's, and its warp's
   jmp_buf here;
   ucontext_t context;
   std::unique_ptr<char[]> stack;
@@ -81,25 +80,31 @@ struct Fibre {
 };
 
 inline std::vector<std::unique_ptr<Fibre>> fibres;
-inline int current = 0, live = 0;
+inline int current = 0, threads = 0;
 inline jmp_buf scheduler;
 inline std::function<void()> body;
 
 inline int lane() { return current % kWarp; }
 
-inline void wait() {
-  Fibre &self = *fibres[current];
-  self.waits = true;
-  ++self.barriers;
-  if (!_setjmp(self.here)) _longjmp(scheduler, 1);
+inline void let_others_run() {
+  if (!_setjmp(fibres[current]->here)) _longjmp(scheduler, 1);
+}
+
+// Until all threads from `first` to before `last` have come as far.
+inline void meet(int Fibre::*count, int first, int last) {
+  const int own = ++(fibres[current].get()->*count);
+  for (bool waits = true; waits;) {
+    waits = false;
+    for (int i = first; i < last; ++i) waits |= fibres[i].get()->*count < own && !fibres[i]->done;
+    if (waits) let_others_run();
+  }
 }
 
 inline void loop() {
   for (;;) {
     body();
-    Fibre &self = *fibres[current];
-    self.done = true;
-    if (!_setjmp(self.here)) _longjmp(scheduler, 1);
+    fibres[current]->done = true;
+    let_others_run();
   }
 }
 
@@ -107,7 +112,6 @@ inline void resume(int index) {
   Fibre &fibre = *fibres[index];
   current = index;
   threadIdx = fibre.at;
-  fibre.waits = false;
   if (_setjmp(scheduler)) return;
   if (fibre.started) _longjmp(fibre.here, 1);
   fibre.started = true;
@@ -119,23 +123,24 @@ inline void resume(int index) {
   setcontext(&fibre.context);
 }
 
-// Every thread goes from barrier to barrier; all of them must meet the same ones.
-inline void run_block(int threads) {
-  for (int i = 0; i < threads; ++i) fibres[i]->done = false, fibres[i]->barriers = 0;
-  for (int left = threads; left > 0;) {
-    left = 0;
+// The threads in turns, each from barrier to barrier, until all are done; all have to meet the same barriers.
+inline void run_block() {
+  for (int i = 0; i < threads; ++i) fibres[i]->done = false, fibres[i]->barriers = fibres[i]->exchanges = 0;
+  for (long left = threads, before = -1, steps = 0; left > 0; before = steps) {
+    left = steps = 0;
     for (int i = 0; i < threads; ++i) {
       if (!fibres[i]->done) resume(i);
       left += !fibres[i]->done;
+      steps += fibres[i]->barriers + fibres[i]->exchanges + fibres[i]->done;
     }
-    for (int i = 0; i < threads; ++i) {
-      if (fibres[i]->barriers != fibres[0]->barriers) fail("a barrier that not all threads of the block reach");
-    }
+    if (left && steps == before) fail("threads that wait for each other for ever");
   }
+  for (int i = 0; i < threads; ++i)
+    if (fibres[i]->barriers != fibres[0]->barriers) fail("a barrier that not all threads of the block reach");
 }
 
 inline void launch(Index grid, Index block, std::function<void()> kernel) {
-  int threads = block.x * block.y * block.z;
+  threads = block.x * block.y * block.z;
   while (static_cast<int>(fibres.size()) < threads) fibres.emplace_back(new Fibre);
   for (int i = 0; i < threads; ++i) fibres[i]->at = {i % block.x, i / block.x % block.y, i / (block.x * block.y)};
   body = std::move(kernel);
@@ -144,27 +149,25 @@ inline void launch(Index grid, Index block, std::function<void()> kernel) {
     for (unsigned y = 0; y < grid.y; ++y)
       for (unsigned x = 0; x < grid.x; ++x) {
         blockIdx = {x, y, z};
-        run_block(threads);
+        run_block();
       }
 }
 
-// A thread's value as another thread of its warp sees it. Blocks of one warp only: their barrier is the warp's.
+// A thread's value as another thread of its warp sees it; its own where there is no such thread.
 template <typename T> T exchange(T value, int from) {
-  if (blockDim.x * blockDim.y * blockDim.z > kWarp) fail("a warp's exchange in a block of several");
   static_assert(sizeof(T) <= sizeof(uint64_t), "a word at a time");
-  int first = current - lane();
+  const int first = current - lane(), last = first + kWarp < threads ? first + kWarp : threads;
   std::memcpy(&fibres[current]->sent, &value, sizeof(T));
-  wait();
-  T got;
-  std::memcpy(&got, &fibres[first + from]->sent, sizeof(T));
-  wait();
-  return got;
+  meet(&Fibre::exchanges, first, last);
+  if (first + from < last) std::memcpy(&value, &fibres[first + from]->sent, sizeof(T));
+  meet(&Fibre::exchanges, first, last);
+  return value;
 }
 
 }  // namespace emulation
 
-inline void __syncthreads() { emulation::wait(); }
-inline void __syncwarp() { emulation::wait(); }
+inline void __syncthreads() { emulation::meet(&emulation::Fibre::barriers, 0, emulation::threads); }
+inline void __syncwarp() { emulation::exchange(0, 0); }
 inline unsigned __activemask() { return 0xffffffffu; }
 #define __shfl_sync(mask, value, from, width) emulation::exchange((value), (from))
 #define __shfl_down_sync(mask, value, by, width) \

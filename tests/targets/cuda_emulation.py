@@ -24,6 +24,7 @@ HEADER = Path(__file__).with_name("cuda_emulation.hpp")
 KERNEL = re.compile(r'^extern "C" __global__ void .*?(\w+)\(([^)]*)\) \{$', re.M)
 LAST = []  # modules that were made
 FLAGS = ["-std=c++17", "-O1", "-w", "-ffp-contract=off", "-fPIC", "-U_FORTIFY_SOURCE"]
+FLAGS += ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"]  # a GPU stops at a vector that is not aligned
 
 
 @cache

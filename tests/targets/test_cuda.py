@@ -6,11 +6,13 @@ import struct
 import cuda_emulation
 import numpy as np
 import pytest
-from models import concat_branches, conv_chain, depthwise_separable, residual_block, samples, transformer_layer
+from models import Builder, concat_branches, conv_chain, depthwise_separable, residual_block, samples, transformer_layer
 from program import execute, lowered, quantized
 from refusals import refusal
+from test_emit import decoder, squeeze_and_excite
 
 from deburr.ir.errors import DeburrError
+from deburr.ir.evaluate import Evaluator
 from deburr.ir.onnx_reader import read
 from deburr.targets import compile as compiling
 from deburr.targets import link, runtime, worker
@@ -51,6 +53,44 @@ def test_a_float_network_is_close_to_x86():
     expected = execute(other, inputs)
     for name, array in cuda_emulation.run_model(model, inputs, TURING).items():
         np.testing.assert_allclose(array, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_operators_without_a_template_are_bound_by_our_default():
+    """The gate has Sigmoid, Mul and HardSwish among blocks, the decoder Resize and what ConvTranspose becomes."""
+    from deburr.targets.schedules.default import schedule_module
+
+    for make in (squeeze_and_excite, decoder):
+        for proto in (make(), quantized(make())):
+            inputs = samples(proto, 1, 3)
+            original, model, _ = lowered(proto, TURING.name)
+            scheduled = schedule_module(emit(model, TURING), gpu=True)
+            functions = [one for one in scheduled.functions.values() if "tirx.is_scheduled" in (one.attrs or {})]
+            assert all(int(one.attrs["tirx.is_scheduled"]) for one in functions)
+            expected = Evaluator(original).run(inputs)["y"]
+            result = cuda_emulation.run_model(model, inputs, TURING)["y"]
+            tolerance = 1e-4 if proto.graph.node[0].op_type != "QuantizeLinear" else 0.1
+            np.testing.assert_allclose(result, expected, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "axes"),
+    [
+        ("Softmax", {"axis": 1}, None),
+        ("ReduceSum", {"keepdims": 0}, 1),
+        ("CumSum", {}, 1),
+        ("Transpose", {"perm": [0, 2, 1]}, None),
+    ],
+)
+def test_sums_over_any_axis(op, attributes, axes):
+    builder = Builder()
+    constant = [] if axes is None else [builder.constant(np.array(axes if op == "CumSum" else [axes], np.int64))]
+    builder.node(op, ["x", *constant], "y", **attributes)
+    shape = {"ReduceSum": ["batch", 5], "Transpose": ["batch", 5, 300]}.get(op, ["batch", 300, 5])
+    proto = builder.model({"x": ["batch", 300, 5]}, {"y": shape})
+    inputs = samples(proto, 1, 3)
+    original, model, _ = lowered(proto, TURING.name)
+    expected = Evaluator(original).run(inputs)["y"]
+    np.testing.assert_allclose(cuda_emulation.run_model(model, inputs, TURING)["y"], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_emulation_notices_a_missing_barrier(monkeypatch):

@@ -65,6 +65,8 @@ PRODUCTS = {
                        a_zero_point=7, b_zero_point=100, requantize=HOW),
     "heads of attention": MatMul(Operand((20, 3, 32), (1, 0, 2)), Operand((20, 3, 32), (2, 0, 1)), matrix(3, 20, 20), (3,),
                                  20, 20, 32, block=32, a_zero_point=128, b_zero_point=3, float_epilogue=FloatEpilogue()),
+    "columns first": MatMul(Operand((112, 1, 40), (2, 0, 1)), None, matrix(1, 40, 33), (1,), 40, 33, 112, block=32,
+                            float_epilogue=FloatEpilogue()),
     "float32": MatMul(matrix(2, 33, 20), matrix(2, 20, 50), matrix(2, 33, 50), (2,), 33, 50, 20, "float32", 32,
                       float_epilogue=FloatEpilogue(), scale=0.25),
 }  # fmt: skip
@@ -126,10 +128,11 @@ def test_single_elements():
 
 @pytest.mark.parametrize(("source", "target"), [(0, 32), (32, 0), (4, 32), (32, 4)])
 def test_change_layout(source, target):
-    data = np.random.default_rng(0).integers(0, 256, (2, 21, 5, 6)).astype(np.uint8)
-    given_ = pack.pack_activation(data, source) if source else data
-    result = execute(ChangeLayout(2, 21, 5, 6, "uint8", source, target), TURING, {"data": given_})
-    np.testing.assert_array_equal(result, pack.pack_activation(data, target) if target else data)
+    for channels, dtype in ((21, "uint8"), (64, "uint8"), (64, "float32")):
+        data = np.random.default_rng(0).integers(0, 256, (2, channels, 5, 8)).astype(dtype)
+        given_ = pack.pack_activation(data, source) if source else data
+        result = execute(ChangeLayout(2, channels, 5, 8, dtype, source, target), TURING, {"data": given_})
+        np.testing.assert_array_equal(result, pack.pack_activation(data, target) if target else data)
 
 
 def test_rows():

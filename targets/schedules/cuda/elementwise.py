@@ -76,4 +76,4 @@ def prepare(plan: Schedule, names: Sequence[str]) -> None:
     for name in names:
         if threads.has_block(plan, name):
             block = plan.get_sblock(name)
-            threads.spread(plan, threads.spatial(plan, block), widest=1)
+            threads.spread(plan, threads.spatial(plan, block)[0], widest=1)

@@ -102,7 +102,8 @@ def convolution(module: Module, tile: RegisterTile, weights: WeightLayout) -> Mo
     y, y_inside = plan.split(y, [None, tile.rows])
     x, x_inside = plan.split(x, [None, tile.columns])
     plan.reorder(n, y, x, o, o_inside, y_inside, x_inside, c)
-    _products(plan, plan.fuse(n, y, x, o), [o_inside, y_inside, x_inside, c], tile, weights)
+    widest = _widest(weights)
+    _products(plan, plan.fuse(n, y, x, o), [o_inside, y_inside, x_inside, c], tile, weights=weights, widest=widest)
     return plan.mod
 
 
@@ -113,11 +114,19 @@ def matrix(module: Module, workload: MatMul, tile: RegisterTile, weights: Weight
     plan = Schedule(module)
     elementwise.prepare(plan, ("pack", "column_sums", "row_sums"))
     block, inside = tensor_core.cut_rows_and_columns(plan, workload, tile.channels, tile.columns)
-    _products(plan, block, inside, tile, weights)
+    widest = _widest(weights) if tensor_core.lies_in_rows(workload) else 1
+    _products(plan, block, inside, tile, weights=weights, widest=widest)
     return plan.mod
 
 
-def _products(plan: Schedule, block: Loop, inside: list[Loop], tile: RegisterTile, weights: WeightLayout) -> None:
+def _widest(weights: WeightLayout) -> int:
+    """Elements of the data in the longest vector."""
+    return tensor_core.VECTOR // (4 if weights.dtype == "float32" else 1)
+
+
+def _products(
+    plan: Schedule, block: Loop, inside: list[Loop], tile: RegisterTile, *, weights: WeightLayout, widest: int
+) -> None:
     accumulate = plan.get_sblock("accumulate")
     *outer, x, c = inside
     x, pixel = plan.split(x, [tile.along, tile.pixels])
@@ -138,7 +147,7 @@ def _products(plan: Schedule, block: Loop, inside: list[Loop], tile: RegisterTil
     vector = plan.cache_read(accumulate, 1, "local", consumer_blocks=[accumulate])
     plan.compute_at(vector, [part, *taps][-1], preserve_unit_loops=True)
     plan.vectorize(plan.fuse(*plan.get_loops(vector)[-2:]))
-    threads.bring(plan, accumulate, step, depth=4, warps=warps, size=4 if weights.dtype == "float32" else 1)
+    threads.bring(plan, accumulate, step, depth=4, warps=warps, widest=widest)
     for loop in [part, *taps][:-1]:  # the compiler would unroll them all: thousands of instructions, and addresses for each
         plan.annotate(loop, "disable_unroll", 1)
     plan.annotate([part, *taps][-1], "pragma_unroll", UNROLLED)

@@ -8,6 +8,7 @@ shared memory once, because nobody says which thread holds which sum of a fragme
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deburr.targets.schedules.cuda import elementwise, threads, wmma
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
     Module = Any  # tvm.IRModule
     Schedule = Any  # tvm.s_tir.Schedule
     Loop = Any
+
+
+VECTOR = 16  # bytes that a thread loads at a time
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """How the data lies: the stride of neighbouring pixels, and how many elements a thread can load at a time."""
+
+    stride: int
+    widest: int
 
 
 def convolution(module: Module, cut: Cut, stride: int) -> Module:
@@ -36,7 +48,7 @@ def convolution(module: Module, cut: Cut, stride: int) -> Module:
     # Channels go first among blocks that run together: they share the patch, which the second-level cache then has.
     plan.reorder(n, y, x, o, o_inside, y_inside, x_inside, c)
     block = plan.fuse(n, y, x, o)
-    _products(plan, block, [o_inside, y_inside, x_inside, c], cut, stride)
+    _products(plan, block, [o_inside, y_inside, x_inside, c], cut, _Data(stride, VECTOR))
     return plan.mod
 
 
@@ -47,8 +59,13 @@ def matrix(module: Module, workload: MatMul, cut: Cut) -> Module:
     plan = Schedule(module)
     elementwise.prepare(plan, ("pack", "column_sums", "row_sums"))
     block, inside = cut_rows_and_columns(plan, workload, cut.channels, cut.columns)
-    _products(plan, block, inside, cut, 1)
+    _products(plan, block, inside, cut, _Data(1, VECTOR if lies_in_rows(workload) else 1))
     return plan.mod
+
+
+def lies_in_rows(workload: MatMul) -> bool:
+    """Whether what is summed lies together in the data, so that a thread can load several elements at a time."""
+    return workload.a.order[-1] == len(workload.batch) + 1
 
 
 def cut_rows_and_columns(plan: Schedule, workload: MatMul, blocks: int, rows: int) -> tuple[Loop, list[Loop]]:
@@ -67,7 +84,7 @@ def cut_rows_and_columns(plan: Schedule, workload: MatMul, blocks: int, rows: in
     return plan.fuse(*ones, *batch, row, o), [o_inside, row_inside, c]
 
 
-def _products(plan: Schedule, block: Loop, inside: list[Loop], cut: Cut, stride: int) -> None:
+def _products(plan: Schedule, block: Loop, inside: list[Loop], cut: Cut, data: _Data) -> None:
     warps = cut.warps[0] * cut.warps[1] * cut.warps[2]
     plan.bind(block, "blockIdx.x")
     threads.share(plan, inside, warps, widest=4)
@@ -76,7 +93,7 @@ def _products(plan: Schedule, block: Loop, inside: list[Loop], cut: Cut, stride:
     plan.set_scope(accumulate, 0, wmma.SUMS)
     plan.compute_at(accumulate, warp, preserve_unit_loops=True)
     plan.tensorize(stored, wmma.store())
-    _multiply(plan, accumulate, cut, stride, warps)
+    _multiply(plan, accumulate, cut, data)
 
 
 def _store(plan: Schedule, block: Loop, cut: Cut) -> tuple[Loop, Loop]:
@@ -94,8 +111,9 @@ def _store(plan: Schedule, block: Loop, cut: Cut) -> tuple[Loop, Loop]:
     return warp, one
 
 
-def _multiply(plan: Schedule, accumulate: Any, cut: Cut, stride: int, warps: int) -> None:
+def _multiply(plan: Schedule, accumulate: Any, cut: Cut, data: _Data) -> None:
     """The loops of a warp: steps along the input channels, taps, then the fragments of its tile."""
+    warps = cut.warps[0] * cut.warps[1] * cut.warps[2]
     loops = plan.get_loops(accumulate)[3:]  # of the block of threads, the image, the warp
     tile, (channel, pixel), (first, *taps, depth) = loops[:4], loops[4:6], loops[6:]
     step, inside = plan.split(first, [None, cut.chunk])
@@ -106,9 +124,9 @@ def _multiply(plan: Schedule, accumulate: Any, cut: Cut, stride: int, warps: int
     plan.compute_at(weights, innermost, preserve_unit_loops=True)
     plan.set_scope(pixels, 0, wmma.DATA)
     plan.compute_at(pixels, innermost, preserve_unit_loops=True)
-    threads.bring(plan, pixels, step, depth=4, warps=warps, size=1)
+    threads.bring(plan, pixels, step, depth=4, warps=warps, widest=data.widest)
     start = plan.decompose_reduction(accumulate, step)
     plan.tensorize(plan.get_loops(start)[-2], wmma.fill())
     plan.tensorize(plan.get_loops(weights)[-2], wmma.load_weights())
-    plan.tensorize(plan.get_loops(pixels)[-2], wmma.load_data(stride))
+    plan.tensorize(plan.get_loops(pixels)[-2], wmma.load_data(data.stride))
     plan.tensorize(channel, wmma.multiply_add())

@@ -22,12 +22,16 @@ def has_block(plan: Schedule, name: str) -> bool:
     return any(plan.get(child).name_hint == name for child in plan.get_child_blocks(plan.get_sblock("root")))
 
 
-def spatial(plan: Schedule, block: Block) -> list[Loop]:
-    """The loops of a block that are not summed over, where each stands for one of its axes."""
+def spatial(plan: Schedule, block: Block) -> tuple[list[Loop], list[Loop]]:
+    """The loops of a block where each stands for one of its axes: those of its elements, and those that are summed over."""
     from tvm import tirx
 
-    axes, loops = plan.get(block).iter_vars, plan.get_loops(block)
-    return [loop for axis, loop in zip(axes, loops, strict=True) if axis.iter_type != tirx.IterVar.CommReduce]
+    pairs = list(zip(plan.get(block).iter_vars, plan.get_loops(block), strict=True))
+    sums = [axis.iter_type == tirx.IterVar.CommReduce for axis, _ in pairs]
+    return (
+        [loop for (_, loop), is_sum in zip(pairs, sums, strict=True) if not is_sum],
+        [loop for (_, loop), is_sum in zip(pairs, sums, strict=True) if is_sum],
+    )
 
 
 def vector_of(plan: Schedule, loop: Loop, widest: int) -> int:
@@ -53,11 +57,11 @@ def share(plan: Schedule, loops: Sequence[Loop], warps: int, widest: int) -> Non
         plan.vectorize(lanes)
 
 
-def bring(plan: Schedule, reader: Block, step: Loop, *, depth: int, warps: int, size: int) -> None:
-    """What `reader` takes of the data in a step, into shared memory by all threads of the block, 16 bytes each at a time.
+def bring(plan: Schedule, reader: Block, step: Loop, *, depth: int, warps: int, widest: int) -> None:
+    """What `reader` takes of the data in a step, into shared memory by all threads of the block.
 
     :param depth: loops around, `step` included.
-    :param size: bytes of an element.
+    :param widest: elements that a thread moves at a time, at most.
     """
     if has_block(plan, "pad"):
         patch = plan.get_sblock("pad")
@@ -65,7 +69,7 @@ def bring(plan: Schedule, reader: Block, step: Loop, *, depth: int, warps: int, 
     else:
         patch = plan.cache_read(reader, 0, "shared", consumer_blocks=[reader])
     plan.compute_at(patch, step, preserve_unit_loops=True)
-    share(plan, plan.get_loops(patch)[depth:], warps, widest=16 // size)
+    share(plan, plan.get_loops(patch)[depth:], warps, widest)
 
 
 def spread(plan: Schedule, loops: Sequence[Loop], widest: int, threads: int = 256) -> Loop:
