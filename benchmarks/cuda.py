@@ -1,6 +1,6 @@
 """Our kernels for NVIDIA GPUs: what the compiler makes of them, which needs no GPU; and their latency, which does.
 
-    python benchmarks/cuda.py [--models resnet18 resnet50 mobilenetv2] [--lite0 build/lite0] [--precisions int8 fp32]
+    python benchmarks/cuda.py [--models resnet18 resnet50 mobilenetv2] [--lite0 build/lite0] [--precisions int8 fp16 fp32]
                               [--architectures sm_75 sm_80 sm_90] [--json build/figures/cuda.json]
     python benchmarks/cuda.py --latency [--rounds 50]
 
@@ -52,8 +52,8 @@ def of_precision(model: Path, precision: str, samples: np.ndarray, folder: Path)
     """The file that is compiled."""
     if precision == "fp32":
         return model
-    made = folder / f"{model.stem}-int8.onnx"
-    pipeline = f"clean,remove-dead-code,{INTEGERS.format('ort')}"
+    made = folder / f"{model.stem}-{precision}.onnx"
+    pipeline = "clean,convert-float16" if precision == "fp16" else f"clean,remove-dead-code,{INTEGERS.format('ort')}"
     deburr.save(deburr.optimize(model, pipeline, data={"image": samples}), made)
     return made
 
@@ -137,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--lite0", type=Path, help="the folder that efficientnet_lite0.py made")
-    parser.add_argument("--precisions", nargs="+", choices=["int8", "fp32"], default=["int8"])
+    parser.add_argument("--precisions", nargs="+", choices=["int8", "fp16", "fp32"], default=["int8", "fp16"])
     parser.add_argument("--architectures", nargs="+", default=["sm_75", "sm_80", "sm_90"])
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--rounds", type=int, default=50)

@@ -43,7 +43,7 @@ def _convolution(workload: Conv2d, isa: str) -> tuple[Definition, Any]:
         best = cut.of_convolution(w)
         extent = (w.batch, cut.rounded(w.out_height, best.rows), cut.rounded(w.out_width, best.columns))
         definition = fragments.conv2d_fragments(w, isa, extent)
-        return definition, tensor_core.convolution(_module(definition), best, w.strides[1])
+        return definition, tensor_core.convolution(_module(definition), w, best)
     tile = register_tile.of_convolution(w)
     extent = (w.batch, cut.rounded(w.out_height, tile.rows), cut.rounded(w.out_width, tile.columns))
     definition = conv2d.define(w, isa, extent)

@@ -46,12 +46,13 @@ def conv2d_fragments(workload: Conv2d, isa: str, extent: tuple[int, int, int]) -
     shape = (images, outputs if by_output else 1, rows, spanned, height, width, parts, columns // PIXELS, PIXELS, group)
     pixels = te.compute(shape, pixel, name="pixels")
     names = (("io", spanned), ("kh", height), ("kw", width), ("ii", parts), ("ig", group))
+    sums_dtype = "float32" if w.half else "int32"
     io, kh, kw, ii, ig = axes = [te.reduce_axis((0, size), name) for name, size in names]
 
     def total(n: Expression, o: Expression, y: Expression, *at: Expression) -> Expression:
         eight, c, one = at
         value = pixels[n, o if by_output else 0, y, io, kh, kw, ii, eight, one, ig]
-        return te.sum(weight[o, io, kh, kw, ii, c, ig].astype("int32") * value.astype("int32"), axis=axes)
+        return te.sum(weight[o, io, kh, kw, ii, c, ig].astype(sums_dtype) * value.astype(sums_dtype), axis=axes)
 
     accumulator = te.compute((images, outputs, rows, columns // PIXELS, block, PIXELS), total, name="accumulate")
     sums = _in_pixels((images, outputs, rows, columns, block), accumulator)
@@ -69,6 +70,7 @@ def matmul_fragments(workload: MatMul, isa: str, rows: int) -> Definition:
         source: Callable[..., Expression], packed: matmul.Packed, sizes: tuple[int, int, int, int], weights: WeightLayout
     ) -> Callable[..., Expression]:
         w, (blocks, parts, block, group) = workload, sizes
+        sums_dtype = "float32" if w.half else "int32"
 
         def pixel(b: Expression, k: Expression, eight: Expression, one: Expression, g: Expression) -> Expression:
             return conv2d.signed(source(b, eight * PIXELS + one, k * group + g), weights.data_shift)
@@ -78,7 +80,8 @@ def matmul_fragments(workload: MatMul, isa: str, rows: int) -> Definition:
 
         def total(b: Expression, o: Expression, _: Expression, *at: Expression) -> Expression:
             eight, c, one = at
-            return te.sum(packed.at(b, o, k, c, g).astype("int32") * pixels[b, k, eight, one, g].astype("int32"), axis=[k, g])
+            value = pixels[b, k, eight, one, g].astype(sums_dtype)
+            return te.sum(packed.at(b, o, k, c, g).astype(sums_dtype) * value, axis=[k, g])
 
         accumulator = te.compute((w.batches, blocks, 1, rows // PIXELS, block, PIXELS), total, name="accumulate")
         sums = _in_pixels((w.batches, blocks, 1, rows, block), accumulator)

@@ -36,11 +36,14 @@ def weight_layout(workload: Conv2d, isa: str) -> WeightLayout:
     VNNI's vpdpbusd, 512 bits wide or 256, and i8mm's usdot take four u8 x s8; i8mm's usmmla takes eight, for two pixels. sdot
     takes four s8 x s8, so 128 is taken off the data. AVX2 has vpmaddubsw, whose int16 sums saturate, so both sides are widened
     to int16 and vpmaddwd takes two; NEON without sdot widens as well. The plain path leaves the choice to LLVM. A tensor core
-    takes sixteen s8 x s8, dp4a four; images of few channels have no sixteen.
+    takes sixteen s8 x s8 or float16, dp4a four bytes; images of few channels have no sixteen.
     """
+    on_tensor_cores = isa == "tensorcore" and workload.in_block % 16 == 0 and workload.out_block % 32 == 0
+    if on_tensor_cores and workload.half:
+        return WeightLayout(16, "float16", "float16")
     if workload.dtype == "float32":
         return WeightLayout(1, "float32", "float32")
-    if isa == "tensorcore" and workload.in_block % 16 == 0 and workload.out_block % 32 == 0:
+    if on_tensor_cores:
         return WeightLayout(16, "int8", "int8", 128)
     if is_gpu(isa):
         return WeightLayout(4 if workload.in_block % 4 == 0 else 1, "int8", "int8", 128)

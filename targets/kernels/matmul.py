@@ -35,7 +35,7 @@ def convolution(workload: MatMul, isa: str) -> Conv2d:
         block = ISAS[isa].block
         return Conv2d(
             1, -(-w.depth // block) * block, w.rows, 1, w.columns, (1, 1), dtype=w.dtype, in_block=block, out_block=w.block,
-            data_zero_point=w.a_zero_point,
+            data_zero_point=w.a_zero_point, half=w.half,
         )  # fmt: skip
     step = REGISTER if ISAS[isa].architecture == "aarch64" else 4
     depth = -(-w.depth // step) * step

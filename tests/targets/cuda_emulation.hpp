@@ -24,6 +24,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __shared__ static
+#define __align__(bytes) alignas(bytes)
 #define __CUDACC_VER_MAJOR__ 13
 #define __CUDACC_VER_MINOR__ 0
 #define __CUDA_ARCH__ 800
@@ -48,6 +49,36 @@ EMULATED_VECTOR(float, float)
 EMULATED_VECTOR(long long, longlong)
 EMULATED_VECTOR(unsigned long long, ulonglong)
 EMULATED_VECTOR(double, double)
+
+// float16: rounded to the nearest on the way in, half to even; what is too small for its normal numbers keeps fewer bits.
+struct half {
+  uint16_t bits = 0;
+  half() = default;
+  half(float x) {
+    uint32_t word;
+    std::memcpy(&word, &x, 4);
+    const uint32_t sign = word >> 16 & 0x8000;
+    const float size = std::fabs(x);
+    if (std::isnan(x)) bits = sign | 0x7e00;
+    else if (size >= 65520.0f) bits = sign | 0x7c00;
+    else if (size < 6.103515625e-05f) bits = sign | static_cast<uint32_t>(std::nearbyint(size * 16777216.0f));
+    else bits = sign | ((word & 0x7fffffff) + 0xfff + (word >> 13 & 1) - 0x38000000) >> 13;
+  }
+  operator float() const {
+    const float sign = bits & 0x8000 ? -1 : 1;
+    const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    if (exponent == 31) return fraction ? NAN : sign * INFINITY;
+    return sign * std::ldexp(exponent ? 1024 + fraction : fraction, (exponent ? exponent : 1) - 25);
+  }
+};
+
+using __half = half;
+struct __half2 { half x, y; };
+inline bool __hgt(half a, half b) { return float(a) > float(b); }
+inline bool __hlt(half a, half b) { return float(a) < float(b); }
+inline float __half2float(half x) { return x; }
+inline half __float2half(float x) { return x; }
+inline half __float2half_rn(float x) { return x; }
 
 template <typename A, typename B> std::common_type_t<A, B> min(A a, B b) { return b < a ? b : a; }
 template <typename A, typename B> std::common_type_t<A, B> max(A a, B b) { return a < b ? b : a; }

@@ -65,7 +65,7 @@ def _folder():
     """Where libraries are made; with the header, compiled once for all of them."""
     folder = Path(tempfile.mkdtemp(prefix="deburr-emulation-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for name in ("cuda.h", "mma.h", "cuda_fp16.h", "sm_61_intrinsics.h"):
+    for name in ("cuda.h", "mma.h", "cuda_fp16.h", "sm_61_intrinsics.h"):  # the header stands in for them
         (folder / name).write_text("")
     shutil.copy(HEADER, folder)
     _compile("-x", "c++-header", "-o", folder / f"{HEADER.name}.gch", folder / HEADER.name)

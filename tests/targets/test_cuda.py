@@ -14,6 +14,7 @@ from test_emit import decoder, squeeze_and_excite
 from deburr.ir.errors import DeburrError
 from deburr.ir.evaluate import Evaluator
 from deburr.ir.onnx_reader import read
+from deburr.ir.onnx_writer import to_proto
 from deburr.targets import compile as compiling
 from deburr.targets import link, runtime, worker
 from deburr.targets.bundle import Bundle
@@ -42,6 +43,22 @@ def test_a_quantized_network_gives_the_bits_of_x86(make):
     expected = execute(other, inputs)
     for name, array in cuda_emulation.run_model(model, inputs, TURING).items():
         np.testing.assert_array_equal(array, expected[name])
+
+
+def test_a_float16_network_multiplies_on_tensor_cores():
+    import deburr
+
+    made = deburr.optimize(read(residual_block(40)), "clean,convert-float16")
+    proto = to_proto(made)
+    inputs = samples(proto, 1, 3)
+    _, model, remarks = lowered(proto, TURING.name)
+    _, other, _ = lowered(proto)
+    assert [int(node.get("half", 0)) for node in model.graph.nodes if node.op == "Conv2d"] == [1, 1, 1, 1]
+    assert "multiplied in float16 on tensor cores" in remarks[0]
+    assert not any(node.get("half", 0) for node in other.graph.nodes)
+    expected = execute(other, inputs)
+    for name, array in cuda_emulation.run_model(model, inputs, TURING).items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-2, atol=1e-2)
 
 
 def test_a_float_network_is_close_to_x86():

@@ -96,6 +96,39 @@ def test_float_convolutions_are_close():
         np.testing.assert_allclose(result, expected_conv(w, data, weight, bias, residual=given_), rtol=1e-4, atol=1e-4)
 
 
+HALVES = {
+    "3x3": convolution(1, 64, 14, 14, 64, (3, 3), pads=(1, 1, 1, 1)),
+    "3x3, stride 2, odd": convolution(1, 40, 15, 9, 70, (3, 3), (2, 2), pads=(1, 1, 1, 1)),
+    "1x1": convolution(1, 70, 7, 7, 33, (1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_convolutions_of_float16_have_sums_of_float32(name):
+    """On numbers that float16 holds, nothing is lost but the order of the sum."""
+    w = replace(HALVES[name], dtype="float32", half=True, requantize=None, float_epilogue=FloatEpilogue(low=0.0))
+    rng = np.random.default_rng(0)
+
+    def draw(*shape):
+        return rng.standard_normal(shape).astype(np.float16).astype(np.float32)
+
+    data, weight = draw(w.batch, w.in_channels, w.in_height, w.in_width), draw(w.out_channels, w.in_channels, *w.kernel)
+    bias = draw(w.out_channels)
+    result = run_conv(w, TURING, data, weight, bias)
+    np.testing.assert_allclose(result, expected_conv(w, data, weight, bias), rtol=1e-4, atol=1e-4)
+    rounded = run_conv(w, TURING, data * np.float32(1.0003), weight, bias)
+    half = (data * np.float32(1.0003)).astype(np.float16).astype(np.float32)
+    np.testing.assert_allclose(rounded, expected_conv(w, half, weight, bias), rtol=1e-4, atol=1e-4)
+
+
+def test_products_by_constants_of_float16():
+    w = replace(PRODUCTS["constant"], dtype="float32", half=True, requantize=None, float_epilogue=FloatEpilogue())
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape).astype(np.float16).astype(np.float32) for shape in ((100, 64), (64, 96)))
+    packed = pack.pack_matmul(w, TURING, b, np.zeros(96, np.float32), None)
+    np.testing.assert_allclose(execute(w, TURING, {"data": a, **packed}), a @ b, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "w",
     [

@@ -65,7 +65,7 @@ def of_convolution(workload: Conv2d) -> Cut:
     rows = (best.rows - 1) * w.strides[0] + (w.kernel[0] - 1) * w.dilations[0] + 1
     columns = (best.columns - 1) * w.strides[1] + (w.kernel[1] - 1) * w.dilations[1] + 1
     spanned = layout.input_blocks_spanned(w)
-    chunk = largest_divisor(spanned, max(1, PATCH_BYTES // (rows * columns * w.in_block)))
+    chunk = largest_divisor(spanned, max(1, PATCH_BYTES // (rows * columns * w.in_block * (2 if w.half else 1))))
     return Cut(best.warps, best.tile, chunk)
 
 
@@ -77,7 +77,7 @@ def of_product(workload: MatMul, parts: int) -> Cut:
     w = workload
     sizes = (layout.blocks(w.columns, w.block), 1, w.rows)
     best = min(_cuts(sizes, most_channels=2), key=lambda one: _cost(one, sizes, w.batches))
-    return Cut(best.warps, best.tile, largest_divisor(parts, max(1, PATCH_BYTES // (best.columns * 16))))
+    return Cut(best.warps, best.tile, largest_divisor(parts, max(1, PATCH_BYTES // (best.columns * 16 * (2 if w.half else 1)))))
 
 
 def _cuts(sizes: tuple[int, int, int], most_channels: int) -> Iterator[Cut]:

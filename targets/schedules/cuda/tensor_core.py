@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from deburr.targets.schedules.cuda import elementwise, threads, wmma
 
 if TYPE_CHECKING:
-    from deburr.targets.kernels.workload import MatMul
+    from deburr.targets.kernels.workload import Conv2d, MatMul
     from deburr.targets.schedules.cuda.cut import Cut
 
     Module = Any  # tvm.IRModule
@@ -27,17 +27,16 @@ VECTOR = 16  # bytes that a thread loads at a time
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    """How the data lies: the stride of neighbouring pixels, and how many elements a thread can load at a time."""
+    """How the data lies: the stride of neighbouring pixels, and how many elements a thread can load at a time; and what it is
+    multiplied as (wmma.py)."""
 
     stride: int
     widest: int
+    kind: str
 
 
-def convolution(module: Module, cut: Cut, stride: int) -> Module:
-    """The stages of `fragments.conv2d_fragments`.
-
-    :param stride: along a row.
-    """
+def convolution(module: Module, workload: Conv2d, cut: Cut) -> Module:
+    """The stages of `fragments.conv2d_fragments`."""
     from tvm.s_tir import Schedule
 
     plan = Schedule(module)
@@ -48,7 +47,7 @@ def convolution(module: Module, cut: Cut, stride: int) -> Module:
     # Channels go first among blocks that run together: they share the patch, which the second-level cache then has.
     plan.reorder(n, y, x, o, o_inside, y_inside, x_inside, c)
     block = plan.fuse(n, y, x, o)
-    _products(plan, block, [o_inside, y_inside, x_inside, c], cut, _Data(stride, VECTOR))
+    _products(plan, block, [o_inside, y_inside, x_inside, c], cut, _Data(workload.strides[1], *_kind(workload)))
     return plan.mod
 
 
@@ -59,8 +58,14 @@ def matrix(module: Module, workload: MatMul, cut: Cut) -> Module:
     plan = Schedule(module)
     elementwise.prepare(plan, ("pack", "column_sums", "row_sums"))
     block, inside = cut_rows_and_columns(plan, workload, cut.channels, cut.columns)
-    _products(plan, block, inside, cut, _Data(1, VECTOR if lies_in_rows(workload) else 1))
+    widest, kind = _kind(workload)
+    _products(plan, block, inside, cut, _Data(1, widest if lies_in_rows(workload) else 1, kind))
     return plan.mod
+
+
+def _kind(workload: Conv2d | MatMul) -> tuple[int, str]:
+    """Elements of the data in the longest vector, and what they are multiplied as."""
+    return (VECTOR // 4, "float16") if workload.half else (VECTOR, "int8")
 
 
 def lies_in_rows(workload: MatMul) -> bool:
@@ -92,7 +97,7 @@ def _products(plan: Schedule, block: Loop, inside: list[Loop], cut: Cut, data: _
     warp, stored = _store(plan, block, cut)
     plan.set_scope(accumulate, 0, wmma.SUMS)
     plan.compute_at(accumulate, warp, preserve_unit_loops=True)
-    plan.tensorize(stored, wmma.store())
+    plan.tensorize(stored, wmma.store(data.kind))
     _multiply(plan, accumulate, cut, data)
 
 
@@ -126,7 +131,7 @@ def _multiply(plan: Schedule, accumulate: Any, cut: Cut, data: _Data) -> None:
     plan.compute_at(pixels, innermost, preserve_unit_loops=True)
     threads.bring(plan, pixels, step, depth=4, warps=warps, widest=data.widest)
     start = plan.decompose_reduction(accumulate, step)
-    plan.tensorize(plan.get_loops(start)[-2], wmma.fill())
-    plan.tensorize(plan.get_loops(weights)[-2], wmma.load_weights())
-    plan.tensorize(plan.get_loops(pixels)[-2], wmma.load_data(data.stride))
-    plan.tensorize(channel, wmma.multiply_add())
+    plan.tensorize(plan.get_loops(start)[-2], wmma.fill(data.kind))
+    plan.tensorize(plan.get_loops(weights)[-2], wmma.load_weights(data.kind))
+    plan.tensorize(plan.get_loops(pixels)[-2], (wmma.load_half_data if data.kind == "float16" else wmma.load_data)(data.stride))
+    plan.tensorize(channel, wmma.multiply_add(data.kind))

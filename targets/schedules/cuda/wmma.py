@@ -1,5 +1,7 @@
 """Tensor-core instructions as TVM tensor intrinsics, registered on first use: nvcuda::wmma on 32 channels x 8 pixels x 16.
 
+Two kinds: s8 with sums of int32, and float16 with sums of float32, named by the type that is multiplied.
+
 Weights are the first matrix and pixels the second, because a row of an image is better cut into eights than into thirty-twos.
 Both have the 16 that are summed next to each other. The activations are u8 and the weights s8, where the instruction wants one
 type: 128 comes off the activations by turning over their highest bits in registers, one instruction for a whole fragment, and
@@ -13,6 +15,7 @@ from typing import Any
 
 CHANNELS, PIXELS, DEPTH = 32, 8, 16  # m, n, k
 SHAPE = (CHANNELS, PIXELS, DEPTH)
+SUMS_OF = {"int8": "int32", "float16": "float32"}
 WEIGHTS, DATA, SUMS = "wmma.matrix_a", "wmma.matrix_b", "wmma.accumulator"
 
 # The fragment is of signed bytes, the memory of unsigned ones.
@@ -31,42 +34,44 @@ template <typename Fragment> __device__ __forceinline__ void deburr_shift(Fragme
 
 
 @cache
-def fill() -> str:
+def fill(kind: str) -> str:
     """Sums of 0."""
     from tvm.script import tirx as T  # noqa: N812 - what TVM's script parser and its users call it
 
+    sums = SUMS_OF[kind]
+
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def description(c: T.handle) -> None:
-        C = T.match_buffer(c, (32, 8), "int32", align=64, offset_factor=8, scope=SUMS)
+        C = T.match_buffer(c, (32, 8), sums, align=64, offset_factor=8, scope=SUMS)
         with T.sblock("root"):
             T.reads()
             T.writes(C[0:32, 0:8])
             for i, j in T.grid(32, 8):
                 with T.sblock("init"):
                     vi, vj = T.axis.remap("SS", [i, j])
-                    C[vi, vj] = T.int32(0)
+                    C[vi, vj] = T.cast(0, sums)
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def instruction(c: T.handle) -> None:
         d1, d0 = T.int32(), T.int32()
-        C = T.match_buffer(c, (32, 8), "int32", align=64, offset_factor=8, scope=SUMS, strides=[d1, d0])
+        C = T.match_buffer(c, (32, 8), sums, align=64, offset_factor=8, scope=SUMS, strides=[d1, d0])
         with T.sblock("root"):
             T.reads()
             T.writes(C[0:32, 0:8])
-            T.evaluate(T.tvm_fill_fragment(C.data, 32, 8, 16, _index(C, d1, 32, 8), T.int32(0), dtype="void"))
+            T.evaluate(T.tvm_fill_fragment(C.data, 32, 8, 16, _index(C, d1, 32, 8), T.cast(0, sums), dtype="void"))
 
-    return _register("deburr.wmma_fill", description, instruction)
+    return _register(f"deburr.wmma_fill_{kind}", description, instruction)
 
 
 @cache
-def load_weights() -> str:
+def load_weights(kind: str) -> str:
     """A fragment of packed weights, [32 channels, 16 summed], straight from global memory, where it lies in one piece."""
     from tvm.script import tirx as T  # noqa: N812
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def description(a: T.handle, c: T.handle) -> None:
-        A = T.match_buffer(a, (32, 16), "int8", align=64, offset_factor=16, strides=[16, 1])
-        C = T.match_buffer(c, (32, 16), "int8", align=64, offset_factor=16, scope=WEIGHTS)
+        A = T.match_buffer(a, (32, 16), kind, align=64, offset_factor=16, strides=[16, 1])
+        C = T.match_buffer(c, (32, 16), kind, align=64, offset_factor=16, scope=WEIGHTS)
         with T.sblock("root"):
             T.reads(A[0:32, 0:16])
             T.writes(C[0:32, 0:16])
@@ -78,18 +83,18 @@ def load_weights() -> str:
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def instruction(a: T.handle, c: T.handle) -> None:
         d1, d0 = T.int32(), T.int32()
-        A = T.match_buffer(a, (32, 16), "int8", align=64, offset_factor=16, strides=[16, 1])
-        C = T.match_buffer(c, (32, 16), "int8", align=64, offset_factor=16, scope=WEIGHTS, strides=[d1, d0])
+        A = T.match_buffer(a, (32, 16), kind, align=64, offset_factor=16, strides=[16, 1])
+        C = T.match_buffer(c, (32, 16), kind, align=64, offset_factor=16, scope=WEIGHTS, strides=[d1, d0])
         with T.sblock("root"):
             T.reads(A[0:32, 0:16])
             T.writes(C[0:32, 0:16])
             T.evaluate(
                 T.tvm_load_matrix_sync(
-                    C.data, 32, 8, 16, _index(C, d1, 32, 16), A.access_ptr("r", ptr_type="int8"), 16, "row_major", dtype="void"
+                    C.data, 32, 8, 16, _index(C, d1, 32, 16), A.access_ptr("r", ptr_type=kind), 16, "row_major", dtype="void"
                 )
             )
 
-    return _register("deburr.wmma_load_weights", description, instruction)
+    return _register(f"deburr.wmma_load_weights_{kind}", description, instruction)
 
 
 @cache
@@ -133,29 +138,68 @@ def load_data(stride: int) -> str:
 
 
 @cache
-def multiply_add() -> str:
+def load_half_data(stride: int) -> str:
+    """As `load_data`, of float16 as it is."""
+    from tvm.script import tirx as T  # noqa: N812
+
+    rows = 7 * stride + 1
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(a: T.handle, c: T.handle) -> None:
+        s1 = T.int32()
+        A = T.match_buffer(a, (rows, 16), "float16", align=64, offset_factor=16, scope="shared", strides=[s1, 1])
+        C = T.match_buffer(c, (8, 16), "float16", align=64, offset_factor=16, scope=DATA)
+        with T.sblock("root"):
+            T.reads(A[0:rows, 0:16])
+            T.writes(C[0:8, 0:16])
+            for i, j in T.grid(8, 16):
+                with T.sblock("load"):
+                    vi, vj = T.axis.remap("SS", [i, j])
+                    C[vi, vj] = A[vi * stride, vj]
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def instruction(a: T.handle, c: T.handle) -> None:
+        s1, d1, d0 = T.int32(), T.int32(), T.int32()
+        A = T.match_buffer(a, (rows, 16), "float16", align=64, offset_factor=16, scope="shared", strides=[s1, 1])
+        C = T.match_buffer(c, (8, 16), "float16", align=64, offset_factor=16, scope=DATA, strides=[d1, d0])
+        with T.sblock("root"):
+            T.reads(A[0:rows, 0:16])
+            T.writes(C[0:8, 0:16])
+            T.evaluate(
+                T.tvm_load_matrix_sync(
+                    C.data, 32, 8, 16, _index(C, d1, 8, 16), A.access_ptr("r"), s1 * stride, "col_major", dtype="void"
+                )
+            )
+
+    return _register(f"deburr.wmma_load_half_data_{stride}", description, instruction)
+
+
+@cache
+def multiply_add(kind: str) -> str:
     """``C[channel, pixel] += sum(A[channel, k] * B[pixel, k])``."""
     from tvm.script import tirx as T  # noqa: N812
 
+    sums = SUMS_OF[kind]
+
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def description(a: T.handle, b: T.handle, c: T.handle) -> None:
-        A = T.match_buffer(a, (32, 16), "int8", align=64, offset_factor=16, scope=WEIGHTS)
-        B = T.match_buffer(b, (8, 16), "int8", align=64, offset_factor=16, scope=DATA)
-        C = T.match_buffer(c, (32, 8), "int32", align=64, offset_factor=8, scope=SUMS)
+        A = T.match_buffer(a, (32, 16), kind, align=64, offset_factor=16, scope=WEIGHTS)
+        B = T.match_buffer(b, (8, 16), kind, align=64, offset_factor=16, scope=DATA)
+        C = T.match_buffer(c, (32, 8), sums, align=64, offset_factor=8, scope=SUMS)
         with T.sblock("root"):
             T.reads(C[0:32, 0:8], A[0:32, 0:16], B[0:8, 0:16])
             T.writes(C[0:32, 0:8])
             for i, j, k in T.grid(32, 8, 16):
                 with T.sblock("update"):
                     vi, vj, vk = T.axis.remap("SSR", [i, j, k])
-                    C[vi, vj] = C[vi, vj] + T.cast(A[vi, vk], "int32") * T.cast(B[vj, vk], "int32")
+                    C[vi, vj] = C[vi, vj] + T.cast(A[vi, vk], sums) * T.cast(B[vj, vk], sums)
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def instruction(a: T.handle, b: T.handle, c: T.handle) -> None:
         a1, a0, b1, b0, c1, c0 = T.int32(), T.int32(), T.int32(), T.int32(), T.int32(), T.int32()
-        A = T.match_buffer(a, (32, 16), "int8", align=64, offset_factor=16, scope=WEIGHTS, strides=[a1, a0])
-        B = T.match_buffer(b, (8, 16), "int8", align=64, offset_factor=16, scope=DATA, strides=[b1, b0])
-        C = T.match_buffer(c, (32, 8), "int32", align=64, offset_factor=8, scope=SUMS, strides=[c1, c0])
+        A = T.match_buffer(a, (32, 16), kind, align=64, offset_factor=16, scope=WEIGHTS, strides=[a1, a0])
+        B = T.match_buffer(b, (8, 16), kind, align=64, offset_factor=16, scope=DATA, strides=[b1, b0])
+        C = T.match_buffer(c, (32, 8), sums, align=64, offset_factor=8, scope=SUMS, strides=[c1, c0])
         with T.sblock("root"):
             T.reads(C[0:32, 0:8], A[0:32, 0:16], B[0:8, 0:16])
             T.writes(C[0:32, 0:8])
@@ -166,19 +210,21 @@ def multiply_add() -> str:
                 )
             )  # fmt: skip
 
-    return _register("deburr.wmma_multiply_add", description, instruction)
+    return _register(f"deburr.wmma_multiply_add_{kind}", description, instruction)
 
 
 @cache
-def store() -> str:
+def store(kind: str) -> str:
     """Sums into shared memory, a pixel's channels next to each other."""
     from tvm.script import tirx as T  # noqa: N812
+
+    sums = SUMS_OF[kind]
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def description(a: T.handle, c: T.handle) -> None:
         s1 = T.int32()
-        A = T.match_buffer(a, (32, 8), "int32", align=64, offset_factor=8, scope=SUMS)
-        C = T.match_buffer(c, (8, 32), "int32", align=64, offset_factor=8, scope="shared", strides=[s1, 1])
+        A = T.match_buffer(a, (32, 8), sums, align=64, offset_factor=8, scope=SUMS)
+        C = T.match_buffer(c, (8, 32), sums, align=64, offset_factor=8, scope="shared", strides=[s1, 1])
         with T.sblock("root"):
             T.reads(A[0:32, 0:8])
             T.writes(C[0:8, 0:32])
@@ -190,18 +236,18 @@ def store() -> str:
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def instruction(a: T.handle, c: T.handle) -> None:
         s1, d1, d0 = T.int32(), T.int32(), T.int32()
-        A = T.match_buffer(a, (32, 8), "int32", align=64, offset_factor=8, scope=SUMS, strides=[d1, d0])
-        C = T.match_buffer(c, (8, 32), "int32", align=64, offset_factor=8, scope="shared", strides=[s1, 1])
+        A = T.match_buffer(a, (32, 8), sums, align=64, offset_factor=8, scope=SUMS, strides=[d1, d0])
+        C = T.match_buffer(c, (8, 32), sums, align=64, offset_factor=8, scope="shared", strides=[s1, 1])
         with T.sblock("root"):
             T.reads(A[0:32, 0:8])
             T.writes(C[0:8, 0:32])
             T.evaluate(
                 T.tvm_store_matrix_sync(
-                    A.data, 32, 8, 16, _index(A, d1, 32, 8), C.access_ptr("w", ptr_type="int32"), s1, "col_major", dtype="void"
+                    A.data, 32, 8, 16, _index(A, d1, 32, 8), C.access_ptr("w", ptr_type=sums), s1, "col_major", dtype="void"
                 )
             )
 
-    return _register("deburr.wmma_store", description, instruction)
+    return _register(f"deburr.wmma_store_{kind}", description, instruction)
 
 
 def _index(fragment: Any, stride: Any, rows: int, columns: int) -> Any:
