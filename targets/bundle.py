@@ -14,6 +14,7 @@ from deburr.targets import batch_sizes
 from deburr.targets import manifest as manifests
 from deburr.targets.features import architecture_here, missing_here
 from deburr.targets.manifest import Manifest, Tensor
+from deburr.targets.nvidia import driver
 from deburr.targets.runtime import Program
 
 LIBRARY = "model.so"
@@ -32,7 +33,8 @@ class Bundle:
         """Check a bundle and load it.
 
         :param threads: None for the number it was compiled for.
-        :raises DeburrError: E501 not a bundle, E502 damaged, E503 this CPU lacks instructions, E901 no such number of threads.
+        :raises DeburrError: E501 not a bundle, E502 damaged, E503 this CPU lacks instructions or there is no
+            such GPU, E901 no such number of threads.
         """
         folder = Path(path)
         description = manifests.read(folder)
@@ -41,13 +43,16 @@ class Bundle:
         missing = missing_here(description.instruction_sets)
         if missing:
             raise _wrong_machine(folder, missing)
+        if not _has_gpu(description.gpu):
+            raise _wrong_gpu(folder, description.gpu)
         if threads is not None and threads < 1:
             raise DeburrError("E901", "no such number of threads", where=f"threads={threads}", hint="give 1 or more")
         functions = {
             program.function: [(tensor.sizes(program.batch), tensor.numpy) for tensor in description.inputs]
             for program in description.programs
         }
-        return cls(folder, description, Program(folder / LIBRARY, functions, threads or description.threads))
+        program = Program(folder / LIBRARY, functions, threads or description.threads, gpu=bool(description.gpu))
+        return cls(folder, description, program)
 
     @classmethod
     def inspect(cls, path: str | Path) -> Bundle:
@@ -62,6 +67,8 @@ class Bundle:
         if self._loaded is None:
             if self._description.architecture not in ("", architecture_here()):
                 raise _wrong_architecture(self.path, self._description.architecture)
+            if not _has_gpu(self._description.gpu):
+                raise _wrong_gpu(self.path, self._description.gpu)
             raise _wrong_machine(self.path, missing_here(self._description.instruction_sets))
         return self._loaded
 
@@ -173,6 +180,22 @@ def _wrong_architecture(folder: Path, architecture: str) -> DeburrError:
     return DeburrError(
         "E503", "the bundle is for another machine", where=str(folder),
         why=f"it is for {architecture}, this machine is {architecture_here()}", hint="--target host, or --device qemu",
+    )  # fmt: skip
+
+
+def _has_gpu(architectures: tuple[str, ...]) -> bool:
+    """Whether this machine has a GPU that runs code for one of these, where any are asked for."""
+    here = driver.architecture() if architectures else None
+    return not architectures or (here is not None and driver.fits(here, architectures))
+
+
+def _wrong_gpu(folder: Path, architectures: tuple[str, ...]) -> DeburrError:
+    here = driver.architecture()
+    found = "there is no NVIDIA GPU with a driver here" if here is None else f"the GPU here is {here}"
+    return DeburrError(
+        "E503", "the bundle is for another machine", where=str(folder),
+        why=f"its kernels are for {', '.join(architectures)}, and {found}",
+        hint="--target host" if here is None else f"--target nvidia/{here}",
     )  # fmt: skip
 
 

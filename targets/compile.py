@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deburr.ir.errors import DeburrError
 from deburr.ir.files import write_atomically
 from deburr.ir.model import Model
 from deburr.ir.types import Array
@@ -20,6 +21,7 @@ from deburr.targets.check import compare, inputs_for
 from deburr.targets.device import files
 from deburr.targets.device.program import find_device
 from deburr.targets.features import architecture_here, missing_here
+from deburr.targets.nvidia import compiler, driver
 from deburr.targets.process import Job, build
 from deburr.targets.programs import Programs, lowered_for
 from deburr.targets.schedules.search import to_fields
@@ -27,7 +29,7 @@ from deburr.targets.target import Target
 from deburr.targets.tune import Request, tuned_schedules
 from deburr.targets.tuning.tuner import Status
 
-UNCHECKED = "the numbers were not checked: this CPU cannot run the program, and no --device was named"
+UNCHECKED = "the numbers were not checked: {}"
 Progress = Callable[[Iterable[Any], int, str], Iterator[Any]]
 
 
@@ -79,14 +81,16 @@ def compile(  # noqa: A001
     :param threads: what the bundle uses unless `Bundle.open` says otherwise; None: all cores of the target.
     :param options: the fields of `Options`.
     :raises DeburrError: E402 an operator that nothing supports, E403 the build crashed or computes other numbers, E404 it ran
-        out of time, E405 no C compiler, E406 what it linked does not fit the device, E901 an open axis or a wrong batch size,
-        E109 the bundle cannot be written; and what a device says.
+        out of time, E405 no C or CUDA compiler, E406 what it linked does not fit the device, E901 an open axis or a wrong
+        batch size, E109 the bundle cannot be written; and what a device says.
     """
     chosen, steps = Options(**options), _steps(progress)
     is_android = target.triple.endswith("-android") and bool(chosen.runtime)
     target = files.on_linux(target) if is_android else target
     linker = link.find(target, chosen.linker)
     device = None if chosen.device is None else find_device(chosen.device)
+    if target.gpu:
+        _check_gpu(target, chosen)
     next(steps)
     programs = lowered_for(model, target, chosen.batch, chosen.symbols)
     inputs = {one.function: inputs_for(one.lowered, chosen.data, seed) for one in programs.each} if chosen.check else {}
@@ -102,13 +106,13 @@ def compile(  # noqa: A001
         def check(outputs: Mapping[str, list[Array]]) -> list[str]:
             return _check(model, programs, inputs, outputs, result.log)
 
-        found = check(result.outputs) if result.outputs else [UNCHECKED] if inputs and device is None else []
+        found = check(result.outputs) if result.outputs else [_unchecked(target)] if inputs and device is None else []
         description = manifests.Manifest(
             format=manifests.FORMAT, versions=_versions(result.versions), target=_plain(target),
             instruction_sets=result.instruction_sets, threads=count, seed=seed,
             pipeline=model.metadata.get("deburr.pipeline", ""), remarks=[*programs.remarks, *found],
             inputs=programs.inputs(), outputs=programs.outputs(), divisible=programs.divisible,
-            programs=[one.describe() for one in programs.each], files={},
+            programs=[one.describe(target.isa) for one in programs.each], files={},
         )  # fmt: skip
         bring = files.wanted(target, chosen.runtime)
 
@@ -121,8 +125,33 @@ def compile(  # noqa: A001
     for _ in steps:
         pass
     is_ours = target.architecture == architecture_here() and target.triple.endswith("-linux-gnu")
+    here = driver.architecture() if target.gpu else None
     runs_here = is_ours and not missing_here(result.instruction_sets)
+    runs_here = runs_here and (not target.gpu or (here is not None and driver.fits(here, target.gpu)))
     return Bundle.open(path, threads) if runs_here else Bundle.inspect(path)
+
+
+def _check_gpu(target: Target, options: Options) -> None:
+    """Refuse early what takes long to find out.
+
+    :raises DeburrError: E405 no CUDA compiler, E503 a search for kernels, E901 a program that runs without Python.
+    """
+    compiler.find()
+    where = f"target {target.name!r}"
+    if options.tune or options.records is not None:
+        raise DeburrError(
+            "E503", "no search for kernels of a GPU", where=where, why="there is none yet", hint="leave --tune out"
+        )
+    if options.runtime:
+        raise DeburrError(
+            "E901", "no program that runs without Python", where=where, why="ours computes on the CPU", hint="--no-runtime"
+        )
+
+
+def _unchecked(target: Target) -> str:
+    return UNCHECKED.format(
+        "its kernels are a GPU's" if target.gpu else "this CPU cannot run the program, and no --device was named"
+    )
 
 
 def _check(

@@ -11,7 +11,7 @@ from deburr.ir.model import Model
 from deburr.ir.node import Node
 from deburr.ir.types import Array, TensorType
 from deburr.ir.value import Value
-from deburr.targets import foreign, moving, plain
+from deburr.targets import foreign, groups, moving, plain
 from deburr.targets.kernels import build, pack
 from deburr.targets.kernels.workload import Conv2d, MatMul, Workload
 from deburr.targets.kernels.workload_text import representative, to_text
@@ -111,7 +111,7 @@ class _Emitter:
     def _kernel(self, work: Workload) -> tuple[Any, Any]:
         if work not in self.functions:
             kernel = build.kernel(work, self.target, self.schedules.get(to_text(representative(work))))
-            self.functions[work] = self._add(kernel.function, type(work).__name__), kernel.arguments
+            self.functions[work] = self._add(kernel.function, groups.kind(work)), kernel.arguments
         return self.functions[work]
 
     def _computed(self, node: Node, define: Any, *extra: Any) -> tuple[Any, Any]:

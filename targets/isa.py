@@ -10,16 +10,21 @@ from dataclasses import dataclass
 class Isa:
     """One family of schedules.
 
-    :param lanes: int32 per vector.
+    :param architecture: of the CPU, as Linux calls it; GPU for those of GPUs.
+    :param lanes: int32 per vector; of a GPU, per warp.
     :param block: channels per block of an activation, NCHW{block}c.
     :param needs: LLVM's features that its instructions want.
+    :param capability: the GPU's compute capability that has them, as 75.
     """
 
     architecture: str
     lanes: int
     block: int
     needs: tuple[str, ...] = ()
+    capability: int = 0
 
+
+GPU = "nvidia"
 
 # The best one first, for each architecture. On aarch64 a block of 16 channels is one register of activations.
 ISAS: Mapping[str, Isa] = {
@@ -30,6 +35,10 @@ ISAS: Mapping[str, Isa] = {
     "i8mm": Isa("aarch64", 4, 16, ("neon", "dotprod", "i8mm")),
     "dotprod": Isa("aarch64", 4, 16, ("neon", "dotprod")),
     "neon": Isa("aarch64", 4, 16, ("neon",)),
+    # 32 channels are two steps of a tensor core's sum and two vectors of 16 bytes, the longest that a thread loads: neighbours
+    # of a warp read one piece of memory. NHWC is the case of one block, and would save nothing but the padding of the last one.
+    "tensorcore": Isa(GPU, 32, 32, capability=72),
+    "dp4a": Isa(GPU, 32, 32, capability=61),
 }
 
 TRIPLES: Mapping[str, str] = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
@@ -39,6 +48,17 @@ def best(features: Iterable[str], architecture: str) -> str | None:
     """The first family that a CPU with these LLVM features can run; None where there is none for the architecture."""
     have = set(features)
     return next((name for name, isa in ISAS.items() if isa.architecture == architecture and have.issuperset(isa.needs)), None)
+
+
+def best_of_gpus(capabilities: Iterable[int]) -> str | None:
+    """The first family that GPUs of all these compute capabilities can run."""
+    lowest = min(capabilities)
+    return next((name for name, isa in ISAS.items() if isa.architecture == GPU and isa.capability <= lowest), None)
+
+
+def is_gpu(isa: str) -> bool:
+    """Whether a family of schedules is for GPUs."""
+    return ISAS[isa].architecture == GPU
 
 
 def architecture_of(triple: str) -> str:

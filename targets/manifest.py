@@ -101,8 +101,14 @@ class Manifest(_Part):
 
     @property
     def architecture(self) -> str:
-        """What the code runs on, as Linux calls it; "" in bundles that do not say."""
-        return architecture_of(str(self.target.get("tvm", {}).get("mtriple", "")))
+        """The CPU that the code runs on, as Linux calls it; "" in bundles that do not say."""
+        tvm = self.target.get("tvm", {})
+        return architecture_of(str(tvm.get("host", tvm).get("mtriple", "")))
+
+    @property
+    def gpu(self) -> tuple[str, ...]:
+        """The GPU's architectures that there is machine code for; () where the CPU computes."""
+        return tuple(map(str, self.target.get("gpu", ())))
 
     def write(self, folder: Path) -> None:
         text = json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 
@@ -24,6 +24,7 @@ class Preset(pydantic.BaseModel):
     :param mtriple: LLVM's triple; None: Linux with glibc, on the architecture of the CPU.
     :param cores: those that share the work.
     :param glibc: the oldest C library that the bundle is to run with; None: `DEFAULT_GLIBC` of linking.
+    :param gpu: architectures of NVIDIA GPUs that the kernels are made for, as "sm_80"; `mcpu` is then what launches them.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -35,6 +36,7 @@ class Preset(pydantic.BaseModel):
     cores: int = pydantic.Field(default=4, ge=1)
     glibc: str | None = pydantic.Field(default=None, pattern=r"^2\.\d+$")
     about: str = ""
+    gpu: list[Annotated[str, pydantic.Field(pattern=r"^sm_\d+$")]] = []
 
     def completed(self, where: str) -> Preset:
         """The preset with `isa` and `mtriple` filled in and every name checked against LLVM's table. Loads TVM.
@@ -43,6 +45,8 @@ class Preset(pydantic.BaseModel):
         """
         triple = self.mtriple or self._triple(where)
         llvm.check(triple, self.mcpu, self.mattr, where)
+        if self.gpu:
+            return self.model_copy(update={"mtriple": triple, "isa": self._isa_of_gpu(where)})
         have = llvm.features({"kind": "llvm", "mtriple": triple, "mcpu": self.mcpu, "mattr": self.mattr})
         architecture = isas.architecture_of(triple)
         best = isas.best(have, architecture)
@@ -57,12 +61,33 @@ class Preset(pydantic.BaseModel):
             )  # fmt: skip
         return self.model_copy(update={"mtriple": triple, "isa": self.isa or best})
 
+    def _isa_of_gpu(self, where: str) -> str:
+        best = isas.best_of_gpus(map(capability, self.gpu))
+        if best is None:
+            least = min(isa.capability for isa in isas.ISAS.values() if isa.architecture == isas.GPU)
+            raise DeburrError(
+                "E401", f"no schedules for {min(self.gpu, key=capability)}", where=where, why="it has no dp4a",
+                hint=f"sm_{least} is the first that has",
+            )  # fmt: skip
+        if self.isa is not None and isas.ISAS[self.isa].capability > min(map(capability, self.gpu)):
+            raise DeburrError(
+                "E401", f"{min(self.gpu, key=capability)} cannot run isa {self.isa!r}", where=where,
+                hint=f"write isa = {best!r}, or leave it out",
+            )  # fmt: skip
+        return best if self.isa is None else self.isa
+
     def _triple(self, where: str) -> str:
-        architecture = isas.ISAS[self.isa].architecture if self.isa else llvm.architecture_with(self.mcpu)
+        of_cpu = self.isa is not None and not isas.is_gpu(self.isa)
+        architecture = isas.ISAS[self.isa].architecture if of_cpu and self.isa else llvm.architecture_with(self.mcpu)
         if architecture is None:
             known = [cpu for triple in isas.TRIPLES.values() for cpu in llvm.cpus(triple)]
             raise llvm.unknown_cpu(self.mcpu, known, where)
         return isas.TRIPLES[architecture]
+
+
+def capability(architecture: str) -> int:
+    """The compute capability of "sm_80", as 80."""
+    return int(architecture.removeprefix("sm_"))
 
 
 @lru_cache(maxsize=1)
@@ -108,6 +133,9 @@ def _preset(entry: Any, where: str) -> Preset:
         raise DeburrError(
             "E401", "a broken preset", where=where, why=f"no isa {preset.isa!r}", hint=f"there are {', '.join(isas.ISAS)}"
         )
+    if preset.isa is not None and isas.is_gpu(preset.isa) != bool(preset.gpu):
+        why = f"isa {preset.isa!r} is {'a' if isas.is_gpu(preset.isa) else 'no'} GPU's"
+        raise DeburrError("E401", "a broken preset", where=where, why=why, hint='gpu = ["sm_80"] names the architecture')
     return preset
 
 

@@ -35,8 +35,8 @@ class Program:
         """`model` at the same sizes, not lowered: what the outputs are checked against. Made anew: weights may be large."""
         return prepare.fixed_copy(model, self.sizes)
 
-    def describe(self) -> manifests.Program:
-        return manifests.Program(function=self.function, batch=self.batch, groups=groups(self.lowered))
+    def describe(self, isa: str) -> manifests.Program:
+        return manifests.Program(function=self.function, batch=self.batch, groups=groups(self.lowered, isa))
 
 
 @dataclass(frozen=True)

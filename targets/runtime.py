@@ -19,9 +19,10 @@ import numpy as np
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.types import Array
+from deburr.targets.nvidia import memory
 
 ALIGNMENT = 64  # bytes: generated code loads whole vectors from the start of every tensor
-CPU, POOLED = 1, 2  # kDLCPU, the VM's pooled allocator
+POOLED = 2  # the VM's pooled allocator
 ANY_CORE = 1  # affinity mode of the thread pool (kBig); binding itself is off, see `_load`
 
 _configured = threading.local()  # TVM keeps one thread pool per calling thread
@@ -32,31 +33,38 @@ Parameters = Sequence[tuple[tuple[int, ...], np.dtype[Any]]]  # shape and dtype 
 
 @dataclass(frozen=True, slots=True)
 class _Function:
-    """A function of the library, and what its inputs are copied to."""
+    """A function of the library, and what its inputs are copied to.
+
+    :param given: what it is called with: the tensors themselves, or their likes on the GPU.
+    """
 
     call: Any
     buffers: list[Array]
     tensors: list[Any]
+    given: list[Any]
 
 
 class Program:
     """The functions of a library, with their inputs' buffers. They share the weights.
 
     :param functions: their parameters by their names.
+    :param gpu: whether it computes on the first NVIDIA GPU. Inputs are copied there, and results back.
     :raises DeburrError: E501 where the library is none of ours, E902 where TVM's runtime is missing.
     """
 
-    def __init__(self, library: Path, functions: Mapping[str, Parameters], threads: int) -> None:
+    def __init__(self, library: Path, functions: Mapping[str, Parameters], threads: int, *, gpu: bool = False) -> None:
         import tvm_ffi
 
         _load()
-        self.threads = threads
+        if gpu:
+            memory.load(library_of_tvm("libtvm_runtime_cuda.so"))
+        self.threads, self._gpu = threads, gpu
         try:
             with _under_a_new_name(library) as path:
                 module = tvm_ffi.load_module(str(path))
             self._set_threads = module.get_function("deburr_set_threads", query_imports=True)
             self._machine = module["vm_load_executable"]()
-            self._machine["vm_initialization"](CPU, 0, POOLED)
+            self._machine["vm_initialization"](*([memory.GPU, 0, POOLED] if gpu else []), memory.CPU, 0, POOLED)
             self._functions = {name: self._function(name, parameters) for name, parameters in functions.items()}
         except Exception as error:  # the ffi's own exceptions share no base but this one
             raise DeburrError("E501", "the library does not load", where=str(library), why=_line(error)) from error
@@ -66,7 +74,9 @@ class Program:
         import tvm_ffi
 
         buffers = [_aligned(shape, dtype) for shape, dtype in parameters]
-        return _Function(self._machine[name], buffers, [tvm_ffi.from_dlpack(buffer) for buffer in buffers])
+        tensors = [tvm_ffi.from_dlpack(buffer) for buffer in buffers]
+        there = [memory.empty(tensor, memory.GPU) for tensor in tensors] if self._gpu else tensors
+        return _Function(self._machine[name], buffers, tensors, there)
 
     def run(self, arrays: Sequence[Array], function: str = "main") -> list[Array]:
         """The outputs, fresh arrays. One call at a time; others wait.
@@ -79,10 +89,23 @@ class Program:
             for buffer, array in zip(chosen.buffers, arrays, strict=True):
                 np.copyto(buffer, array)
             try:
-                results = chosen.call(*chosen.tensors)
+                results = self._call(chosen)
             except Exception as error:  # as above
                 raise DeburrError("E504", "the program failed", why=_line(error)) from error
             return [np.array(np.from_dlpack(result)) for result in results]
+
+    def _call(self, function: _Function) -> list[Any]:
+        """The results, on the CPU."""
+        if not self._gpu:
+            return list(function.call(*function.tensors))
+        for here, there in zip(function.tensors, function.given, strict=True):
+            memory.copy(here, there)
+        found = []
+        for there in function.call(*function.given):
+            here = memory.empty(there, memory.CPU)
+            memory.copy(there, here)
+            found.append(here)
+        return found
 
     def profile(self, arrays: Sequence[Array], calls: int, function: str = "main") -> list[list[tuple[str, float]]]:
         """Each of `calls` runs as the functions that it called, in order, with the seconds that each took.
@@ -143,14 +166,22 @@ def _load() -> Any:
     os.environ.setdefault("TVM_NUM_THREADS", str(os.cpu_count() or 1))
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "3000")
-    found = importlib.util.find_spec("tvm")
-    if found is None or found.origin is None:
-        raise DeburrError("E902", "TVM's runtime is missing", hint="pip install apache-tvm")
-    library = Path(found.origin).parent / "lib" / "libtvm_runtime.so"
+    library = library_of_tvm("libtvm_runtime.so")
     try:
         return ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise DeburrError("E902", "TVM's runtime does not load", where=str(library), why=_line(error)) from error
+
+
+def library_of_tvm(name: str) -> Path:
+    """A library of TVM's.
+
+    :raises DeburrError: E902 where TVM is not installed.
+    """
+    found = importlib.util.find_spec("tvm")
+    if found is None or found.origin is None:
+        raise DeburrError("E902", "TVM's runtime is missing", hint="pip install apache-tvm")
+    return Path(found.origin).parent / "lib" / name
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -15,7 +15,7 @@ from deburr.ir.errors import DeburrError
 from deburr.targets import features, presets
 from deburr.targets import isa as isas
 from deburr.targets.isa import ISAS, TRIPLES
-from deburr.targets.presets import Preset
+from deburr.targets.presets import Preset, capability
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Target:
     :param lanes: int32 lanes of a vector.
     :param block: channels in a block of the layout NCHW{block}c.
     :param glibc: the oldest C library that a bundle is to run with; "" leaves it to the linker.
+    :param gpu: the GPU's architectures ("sm_80"), one machine code for each; () for code that the CPU runs.
     """
 
     name: str
@@ -37,11 +38,21 @@ class Target:
     cores: int
     about: str = ""
     glibc: str = ""
+    gpu: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gpu", tuple(self.gpu))  # JSON has lists
+
+    @property
+    def cpu(self) -> Mapping[str, Any]:
+        """TVM's target of the CPU: the one that launches the kernels where they are a GPU's."""
+        host: Mapping[str, Any] = self.tvm["host"] if self.gpu else self.tvm
+        return host
 
     @property
     def triple(self) -> str:
         """LLVM's triple; this machine's where the target names none."""
-        return str(self.tvm.get("mtriple") or TRIPLES.get(features.architecture_here(), ""))
+        return str(self.cpu.get("mtriple") or TRIPLES.get(features.architecture_here(), ""))
 
     @property
     def architecture(self) -> str:
@@ -52,7 +63,7 @@ class Target:
         """What the CPU must offer to run the code, in LLVM's names (needs TVM: LLVM holds the table)."""
         from deburr.targets import llvm
 
-        return tuple(sorted(filter(features.is_instruction_set, llvm.features(self.tvm))))
+        return tuple(sorted(filter(features.is_instruction_set, llvm.features(self.cpu))))
 
 
 def names() -> tuple[str, ...]:
@@ -149,10 +160,13 @@ def _make(name: str, preset: Preset) -> Target:
     isa = ISAS[preset.isa]
     tvm: dict[str, Any] = {
         "kind": "llvm",
-        "mtriple": preset.mtriple or TRIPLES[isa.architecture],
+        "mtriple": preset.mtriple or TRIPLES["x86_64" if preset.gpu else isa.architecture],
         "mcpu": preset.mcpu,
         "num-cores": preset.cores,
     }
     if preset.mattr:
         tvm["mattr"] = list(preset.mattr)
-    return Target(name, tvm, preset.isa, isa.lanes, isa.block, preset.cores, preset.about, preset.glibc or "")
+    if preset.gpu:  # code that all of them run: TVM sees the least of them
+        tvm = {"kind": "cuda", "arch": min(preset.gpu, key=capability), "host": tvm}
+    gpu = tuple(preset.gpu)
+    return Target(name, tvm, preset.isa, isa.lanes, isa.block, preset.cores, preset.about, preset.glibc or "", gpu)

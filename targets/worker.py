@@ -9,11 +9,12 @@ is to be run; model.so, FUNCTION.outputs.npz and result.json appear there. What 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from deburr.ir.errors import DeburrError
 from deburr.targets import link
 from deburr.targets.bundle import LIBRARY
 from deburr.targets.features import architecture_here, missing_here
+from deburr.targets.nvidia import cubin
 from deburr.targets.process import arrays_of, read_arrays
 from deburr.targets.target import Target
 
@@ -53,9 +55,11 @@ def _build(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     module = emit_all(models, target, schedules=schedules)
     compile_module(module, target, folder / LIBRARY, job["linker"], list(models))
     link.check(folder / LIBRARY, target)
+    if target.gpu:
+        cubin.check(folder / LIBRARY, target.gpu)
     sets = target.instruction_sets()
     given = [function for function in models if arrays_of(folder, function, "inputs").exists()]
-    ran = given if target.architecture == architecture_here() and not missing_here(sets) else []
+    ran = given if target.architecture == architecture_here() and not missing_here(sets) and not target.gpu else []
     _run(folder, ran, job["threads"])
     versions = {"tvm": tvm.__version__, "tvm_ffi": tvm_ffi.__version__}
     return {"instruction_sets": list(sets), "ran": ran, "versions": versions}
@@ -68,16 +72,33 @@ def compile_module(
 
     :param functions: those that are called from outside. TVM stores a constant once that several of them have.
     """
+    from deburr.targets.nvidia.pack import Packer
+
+    with without_gpu():
+        executable = build_module(module, target, functions)
+    packing = {"fpack_imports": Packer(target.gpu)} if target.gpu else {}
+    executable.export_library(
+        str(library),
+        fcompile=link.Linker(linker, static=link.is_static(target)),
+        workspace_dir=str(library.parent),
+        **packing,
+    )
+
+
+def build_module(module: Any, target: Target, functions: Sequence[str] = ("main",)) -> Any:
+    """As `compile_module`, up to TVM's executable."""
     import tvm
     from tvm import relax
 
+    from deburr.targets.nvidia import source
     from deburr.targets.schedules import pipeline, transcendental
+    from deburr.targets.schedules.cuda import rounding
     from deburr.targets.schedules.default import schedule_module
 
     transcendental.register()
-
+    rounding.register()
     device = tvm.target.Target(dict(target.tvm))
-    with device:
+    with device, tvm.transform.PassContext(config=source.CONFIG if target.gpu else {}):
         module = tvm.transform.Sequential(
             [
                 relax.transform.LegalizeOps(),
@@ -88,10 +109,19 @@ def compile_module(
                 relax.transform.DeadCodeElimination(list(functions)),
             ]
         )(module)
-        executable = relax.build(schedule_module(module), device, tir_pipeline=pipeline.name())
-    executable.export_library(
-        str(library), fcompile=link.Linker(linker, static=link.is_static(target)), workspace_dir=str(library.parent)
-    )
+        return relax.build(schedule_module(module, gpu=bool(target.gpu)), device, tir_pipeline=pipeline.name())
+
+
+@contextlib.contextmanager
+def without_gpu() -> Iterator[None]:
+    """TVM writes the same library whether or not there is a GPU here, which would compile the kernels for itself."""
+    name = "TVM_COMPILE_FORCE_FALLBACK"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name) if before is None else os.environ.update({name: before})
 
 
 def _run(folder: Path, functions: Sequence[str], threads: int) -> None:

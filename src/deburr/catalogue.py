@@ -77,7 +77,8 @@ def targets() -> list[dict[str, str]]:
         except DeburrError as error:  # the host may be a machine that is not supported
             found.append({"name": name, "isa": "-", "cpu": "-", "about": error.why})
             continue
-        found.append({"name": name, "isa": target.isa, "cpu": str(target.tvm.get("mcpu", "-")), "about": target.about})
+        cpu = " ".join(target.gpu) or str(target.tvm.get("mcpu", "-"))
+        found.append({"name": name, "isa": target.isa, "cpu": cpu, "about": target.about})
     return found
 
 

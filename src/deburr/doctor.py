@@ -108,6 +108,17 @@ def optional_packages() -> Iterator[Finding]:
     for name, extra in OPTIONAL.items():
         version = _version(name)
         yield Finding(name, version or f"pip install 'deburr[{extra}]'", version is not None, required=False)
+    yield _cuda_compiler()
+
+
+def _cuda_compiler() -> Finding:
+    from deburr.ir.errors import DeburrError
+    from deburr.targets.nvidia import compiler
+
+    try:
+        return Finding("CUDA compiler", str(compiler.find()), required=False)
+    except DeburrError as error:
+        return Finding("CUDA compiler", error.hint, False, required=False)
 
 
 def _attempt(what: str, look: Callable[[], str]) -> Finding:

@@ -56,6 +56,8 @@ def wanted(target: Target, asked: bool | None) -> bool:
 
     :param asked: None: if it is for another architecture; bundles for this one mostly run here, on Python's.
     """
+    if target.gpu:  # the runner computes on the CPU
+        return False
     return target.triple.endswith("-linux-gnu") and (target.architecture != architecture_here() if asked is None else asked)
 
 

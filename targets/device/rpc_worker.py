@@ -22,7 +22,8 @@ from deburr.ir.types import Array
 from deburr.targets import manifest as manifests
 from deburr.targets.bundle import LIBRARY, Bundle
 from deburr.targets.device.session import Link, connect, last_line
-from deburr.targets.runtime import ANY_CORE, CPU, POOLED
+from deburr.targets.nvidia import memory
+from deburr.targets.runtime import POOLED
 
 
 class RemoteProgram:
@@ -34,9 +35,10 @@ class RemoteProgram:
     def __init__(self, session: Any, library: Path, threads: int, calls: int) -> None:
         self._session, self._calls, self.times = session, calls, [0.0] * calls
         session.upload(str(library), LIBRARY)
-        self._machine = session.load_module(LIBRARY)["vm_load_executable"]()
-        self._machine["vm_initialization"](CPU, 0, POOLED)
-        session.get_function("runtime.config_threadpool")(ANY_CORE, threads)
+        module = session.load_module(LIBRARY)
+        module.get_function("deburr_set_threads", query_imports=True)(threads)
+        self._machine = module["vm_load_executable"]()
+        self._machine["vm_initialization"](memory.CPU, 0, POOLED)
 
     def run(self, arrays: Sequence[Array], function: str = "main") -> list[Array]:
         """The outputs of the last of `calls` calls; one before them does not count."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deburr.targets.kernels import conv2d, depthwise, elementwise, matmul, pool, rows, winograd
-from deburr.targets.kernels.workload import Add, ChangeLayout, Conv2d, Dequantize, MatMul, Pool2d, Quantize, Rows, Workload
+from deburr.targets.kernels import build_gpu, conv2d, depthwise, elementwise, matmul, pool, rows, winograd
+from deburr.targets.kernels.workload import Conv2d, MatMul, Pool2d, Rows, Workload
 from deburr.targets.schedules import cpu, space, tile
 from deburr.targets.schedules import matmul as matmul_schedule
 from deburr.targets.schedules import rows as rows_schedule
@@ -47,12 +47,15 @@ def kernel(workload: Workload, target: Target, schedule: ConvSchedule | None = N
 
     :param schedule: tile sizes of a convolution or pool; the analytic default if None.
     """
+    if target.gpu:
+        definition, module = build_gpu.scheduled(workload, target.isa)
+        return Kernel(module["main"], _arguments(definition))
     match workload:
         case Conv2d() if workload.is_blocked_depthwise:
             cut = schedule or space.default_schedule(workload, target)
             definition = depthwise.define(workload, target.isa, cut.extent(workload))
             module = cpu.reduction(_module(definition), cut)
-        case Conv2d() if size := winograd.tile_size(workload):
+        case Conv2d() if size := winograd.tile_size(workload, target.isa):
             cut = schedule or space.default_schedule(workload, target)
             definition = winograd.define(workload, size, cut.extent(winograd.grid(workload, size)))
             module = winograd_schedule.schedule(_module(definition), workload, size, target.isa, cut)
@@ -73,25 +76,16 @@ def kernel(workload: Workload, target: Target, schedule: ConvSchedule | None = N
             definition = pool.define(workload)
             module = cpu.reduction(_module(definition), schedule or space.default_schedule(workload, target))
         case _:
-            definition = _elementwise(workload)
+            definition = elementwise.define(workload)
             module = cpu.elementwise(_module(definition), _elements(definition) >= 50_000)
-    arguments = tuple(
+    return Kernel(module["main"], _arguments(definition))
+
+
+def _arguments(definition: Definition) -> tuple[Argument, ...]:
+    return tuple(
         Argument(tensor.op.name, tuple(int(size) for size in tensor.shape), str(tensor.dtype))
         for tensor in definition.arguments
     )
-    return Kernel(module["main"], arguments)
-
-
-def _elementwise(workload: Add | Quantize | Dequantize | ChangeLayout) -> Definition:
-    match workload:
-        case Add():
-            return elementwise.add(workload)
-        case Quantize():
-            return elementwise.quantize(workload)
-        case Dequantize():
-            return elementwise.dequantize(workload)
-        case ChangeLayout():
-            return elementwise.change_layout(workload)
 
 
 def _module(definition: Definition) -> Any:

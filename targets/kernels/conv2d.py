@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from deburr.targets.isa import is_gpu
 from deburr.targets.kernels import epilogue, layout
 from deburr.targets.kernels.workload import Conv2d
 
@@ -34,8 +35,8 @@ def define(workload: Conv2d, isa: str, extent: tuple[int, int, int]) -> Definiti
     data = te.placeholder(layout.activation_shape(workload), workload.dtype, name="data")
     weights = layout.weight_layout(workload, isa)
     weight = te.placeholder(layout.weight_shape(workload, isa), weights.dtype, name="weight")
-    source = pad(data, workload, weights, extent)
-    sums = accumulate(source, weight, workload, (*extent, weights.pixels))
+    source = pad(data, workload, layout.of_memory(weights, isa), extent)
+    sums = accumulate(source, weight, workload, (*extent, weights.pixels), weights.data_shift if is_gpu(isa) else 0)
     if weights.pixels == 1:
         return with_epilogue(workload, lambda *at: sums[at], (data, weight))
     p = weights.pixels
@@ -72,7 +73,14 @@ def pad(data: Tensor, workload: Conv2d, weights: WeightLayout, extent: tuple[int
     return te.compute((extent[0], blocks, max(rows, 1), max(columns, 1), block), element, name="pad")
 
 
-def accumulate(source: Tensor, weight: Tensor, workload: Conv2d, extent: tuple[int, int, int, int]) -> Tensor:
+def signed(value: Expression, shift: int) -> Expression:
+    """u8 -> s8, less `shift` (128): the highest bit turned over. Nothing happens to others."""
+    from tvm import tirx
+
+    return (value ^ tirx.const(shift, "uint8")).astype("int8") if shift else value
+
+
+def accumulate(source: Tensor, weight: Tensor, workload: Conv2d, extent: tuple[int, int, int, int], shift: int = 0) -> Tensor:
     """The sums of products: int32 (exact) or float32, [n, o, y, x, c].
 
     :param extent: images, rows, columns and pixels of a square. With squares, [n, o, y, x / 2, c / 2, 2, 2]: the last two axes
@@ -87,7 +95,7 @@ def accumulate(source: Tensor, weight: Tensor, workload: Conv2d, extent: tuple[i
 
     def element(n: Expression, o: Expression, y: Expression, x: Expression, c: Expression) -> Expression:
         row, column = y * w.strides[0] + kh * w.dilations[0], x * w.strides[1] + kw * w.dilations[1]
-        value = source[n, _first_input_block(w, o) + io, row, column, ii * group + ig]
+        value = signed(source[n, first_input_block(w, o) + io, row, column, ii * group + ig], shift)
         return te.sum(value.astype(dtype) * weight[o, io, kh, kw, ii, c, ig].astype(dtype), axis=[io, kh, kw, ii, ig])
 
     images, rows, columns, p = extent
@@ -97,7 +105,7 @@ def accumulate(source: Tensor, weight: Tensor, workload: Conv2d, extent: tuple[i
     return te.compute(shape, lambda n, o, y, x, c, xi, ci: element(n, o, y, x * p + xi, c * p + ci), name="accumulate")
 
 
-def _first_input_block(workload: Conv2d, output_block: Expression) -> Expression:
+def first_input_block(workload: Conv2d, output_block: Expression) -> Expression:
     """`layout.first_input_blocks` as an expression in the output block: it has no table to look into."""
     from tvm import tirx
 

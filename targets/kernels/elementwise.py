@@ -6,13 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 from deburr.targets.kernels import epilogue, layout
 from deburr.targets.kernels.conv2d import Definition
-from deburr.targets.kernels.workload import Requantize
+from deburr.targets.kernels.workload import Add, ChangeLayout, Dequantize, Quantize, Requantize
 
 if TYPE_CHECKING:
-    from deburr.targets.kernels.workload import Add, ChangeLayout, Dequantize, Quantize
-
     Tensor = Any
     Expression = Any
+
+
+def define(workload: Add | Quantize | Dequantize | ChangeLayout) -> Definition:
+    """The one stage "output"."""
+    match workload:
+        case Add():
+            return add(workload)
+        case Quantize():
+            return quantize(workload)
+        case Dequantize():
+            return dequantize(workload)
+        case ChangeLayout():
+            return change_layout(workload)
 
 
 def add(workload: Add) -> Definition:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from deburr.targets.isa import ISAS
+from deburr.targets.isa import ISAS, is_gpu
 from deburr.targets.kernels.workload import Conv2d
 
 
@@ -35,10 +35,18 @@ def weight_layout(workload: Conv2d, isa: str) -> WeightLayout:
 
     VNNI's vpdpbusd, 512 bits wide or 256, and i8mm's usdot take four u8 x s8; i8mm's usmmla takes eight, for two pixels. sdot
     takes four s8 x s8, so 128 is taken off the data. AVX2 has vpmaddubsw, whose int16 sums saturate, so both sides are widened
-    to int16 and vpmaddwd takes two; NEON without sdot widens as well. The plain path leaves the choice to LLVM.
+    to int16 and vpmaddwd takes two; NEON without sdot widens as well. The plain path leaves the choice to LLVM. A tensor core
+    takes sixteen s8 x s8 or float16, dp4a four bytes; images of few channels have no sixteen.
     """
+    on_tensor_cores = isa == "tensorcore" and workload.in_block % 16 == 0 and workload.out_block % 32 == 0
+    if on_tensor_cores and workload.half:
+        return WeightLayout(16, "float16", "float16")
     if workload.dtype == "float32":
         return WeightLayout(1, "float32", "float32")
+    if on_tensor_cores:
+        return WeightLayout(16, "int8", "int8", 128)
+    if is_gpu(isa):
+        return WeightLayout(4 if workload.in_block % 4 == 0 else 1, "int8", "int8", 128)
     if isa == "avx512vnni" and workload.in_block % 4 == 0 and workload.out_block % 16 == 0:
         return WeightLayout(4, "int8", "uint8")
     if isa == "avxvnni" and workload.in_block % 4 == 0 and workload.out_block % 8 == 0:
@@ -50,6 +58,12 @@ def weight_layout(workload: Conv2d, isa: str) -> WeightLayout:
     if isa in ("avx512vnni", "avxvnni", "avx2") and workload.in_block % 2 == 0 and workload.out_block % 8 == 0:
         return WeightLayout(2, "int16", "int16")
     return WeightLayout(1, "int16", "int16")
+
+
+def of_memory(weights: WeightLayout, isa: str) -> WeightLayout:
+    """The layout with data as a stage "pad" leaves it: on a GPU as it came, since what multiplies takes the shift off, a
+    register of four at a time."""
+    return replace(weights, data_dtype="uint8", data_shift=0) if is_gpu(isa) and weights.data_shift else weights
 
 
 def blocks(channels: int, block: int) -> int:

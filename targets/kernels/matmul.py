@@ -8,25 +8,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deburr.targets.isa import ISAS
-from deburr.targets.kernels import epilogue, layout
+from deburr.targets.isa import ISAS, is_gpu
+from deburr.targets.kernels import conv2d, epilogue, layout
 from deburr.targets.kernels.conv2d import Definition
 from deburr.targets.kernels.workload import Conv2d, MatMul, Operand
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from deburr.targets.kernels.layout import WeightLayout
 
     Tensor = Any  # tvm.te.Tensor
     Expression = Any
+    At = Callable[..., Expression]
 
 REGISTER = 16  # bytes of activations that aarch64's instructions take at once
 
 
 def convolution(workload: MatMul, isa: str) -> Conv2d:
-    """The 1x1 convolution with the same inner loop: all of a row is one block of channels, padded as instructions want it."""
+    """The 1x1 convolution with the same inner loop: all of a row is one block of channels, padded as instructions want it.
+
+    On a GPU it is blocks as those of images: what a block of threads has in its memory at a time is a few of them.
+    """
     w = workload
+    if is_gpu(isa):
+        block = ISAS[isa].block
+        return Conv2d(
+            1, -(-w.depth // block) * block, w.rows, 1, w.columns, (1, 1), dtype=w.dtype, in_block=block, out_block=w.block,
+            data_zero_point=w.a_zero_point, half=w.half,
+        )  # fmt: skip
     step = REGISTER if ISAS[isa].architecture == "aarch64" else 4
     depth = -(-w.depth // step) * step
     return Conv2d(
@@ -41,31 +51,56 @@ def define(workload: MatMul, isa: str, rows: int) -> Definition:
     """
     from tvm import te
 
+    def products(source: Any, packed: Packed, sizes: tuple[int, int, int, int], weights: WeightLayout) -> At:
+        blocks, parts, block, group = sizes
+        in_a_row = is_gpu(isa)  # its threads share out the pixels of a row
+        shift = weights.data_shift if in_a_row else 0
+        k, g = te.reduce_axis((0, parts), "k"), te.reduce_axis((0, group), "g")
+        total = "float32" if workload.dtype == "float32" else "int32"
+
+        def element(b: Expression, o: Expression, y: Expression, x: Expression, c: Expression) -> Expression:
+            value = conv2d.signed(source(b, x if in_a_row else y, k * group + g), shift)
+            return te.sum(value.astype(total) * packed.at(b, o, k, c, g).astype(total), axis=[k, g])
+
+        shape = (workload.batches, blocks, *((1, rows) if in_a_row else (rows, 1)), block)
+        sums = te.compute(shape, element, name="accumulate")
+        return lambda b, o, m, c: sums[(b, o, *((0, m) if in_a_row else (m, 0)), c)]
+
+    return define_with(workload, isa, rows, products)
+
+
+def define_with(workload: MatMul, isa: str, rows: int, products: Callable[..., At]) -> Definition:
+    """As `define`, with sums of products that another template makes.
+
+    :param products: of the data as a function of (batch, row, k), the packed columns, (blocks, parts, block, group) and the
+        layout of the weights; gives the sums as a function of (batch, block of columns, row, column of the block).
+    """
+    from tvm import te
+
     w, like = workload, convolution(workload, isa)
     weights, shape = layout.weight_layout(like, isa), layout.weight_shape(like, isa)
-    blocks, parts, block, group = shape[0], *shape[4:]
+    blocks, parts, block, group = shape[0], shape[1] * shape[4], *shape[5:]
     data = te.placeholder(w.a.shape, w.dtype, name="data")
-    source = _padded(data, w, weights, rows, parts * group)
+    source = _padded(data, w, layout.of_memory(weights, isa), rows, parts * group)
     if w.b is None:
         weight = te.placeholder(shape, weights.dtype, name="weight")
-        packed = _Packed(weight, lambda _, o, k, c, g: weight[o, 0, 0, 0, k, c, g])
+        packed = Packed(weight, lambda _, o, k, c, g: weight[(o, *_place(shape, k), c, g)])
     else:
         weight = te.placeholder(w.b.shape, w.dtype, name="weight")
         packed = _pack(weight, w, weights, (blocks, parts, block, group))
-    k, g = te.reduce_axis((0, parts), "k"), te.reduce_axis((0, group), "g")
-    total = "float32" if w.dtype == "float32" else "int32"
-
-    def element(b: Expression, o: Expression, y: Expression, x: Expression, c: Expression) -> Expression:
-        return te.sum(source(b, y, k * group + g).astype(total) * packed.at(b, o, k, c, g).astype(total), axis=[k, g])
-
-    sums = te.compute((w.batches, blocks, rows, 1, block), element, name="accumulate")
     sizes = (blocks, parts, block, group)
-    zero_points = None if w.b is None or total == "float32" else _ZeroPoints(w, weights, data, packed, sizes)
+    sums = products(source, packed, sizes, weights)
+    zero_points = None if w.b is None or w.dtype == "float32" else _ZeroPoints(w, weights, data, packed, sizes)
     return _with_epilogue(w, sums, zero_points, (data, weight), (blocks, block))
 
 
+def _place(shape: tuple[int, ...], k: Expression) -> tuple[Expression, ...]:
+    """Where a packed weight of this shape has the k-th group: (block, 0, 0, part)."""
+    return (0, 0, 0, k) if shape[1] == 1 else (k // shape[4], 0, 0, k % shape[4])
+
+
 @dataclass(frozen=True)
-class _Packed:
+class Packed:
     """The packed columns, and how (batch, block, k / group, column, k % group) finds them."""
 
     tensor: Tensor
@@ -104,7 +139,7 @@ def _padded(data: Tensor, workload: MatMul, weights: WeightLayout, rows: int, de
     return lambda b, m, k: padded[b, m, k]
 
 
-def _pack(weight: Tensor, workload: MatMul, weights: WeightLayout, sizes: tuple[int, int, int, int]) -> _Packed:
+def _pack(weight: Tensor, workload: MatMul, weights: WeightLayout, sizes: tuple[int, int, int, int]) -> Packed:
     """An activation `b` as instructions want it; u8 becomes s8 by taking 128 off. What lies beyond its edge counts nothing."""
     from tvm import te, tirx
 
@@ -124,7 +159,7 @@ def _pack(weight: Tensor, workload: MatMul, weights: WeightLayout, sizes: tuple[
         return tirx.if_then_else(tirx.all(*checks), value, tirx.const(0, weights.dtype)) if checks else value
 
     packed = te.compute((batches, blocks, parts, block, group), element, name="pack")
-    return _Packed(packed, lambda b, *at: packed[(0 if repeated and batches == 1 else b, *at)])
+    return Packed(packed, lambda b, *at: packed[(0 if repeated and batches == 1 else b, *at)])
 
 
 class _ZeroPoints:
@@ -134,7 +169,7 @@ class _ZeroPoints:
     """
 
     def __init__(
-        self, workload: MatMul, weights: WeightLayout, data: Tensor, packed: _Packed, sizes: tuple[int, int, int, int]
+        self, workload: MatMul, weights: WeightLayout, data: Tensor, packed: Packed, sizes: tuple[int, int, int, int]
     ) -> None:
         from tvm import te
 
@@ -165,7 +200,7 @@ class _ZeroPoints:
 
 
 def _with_epilogue(
-    workload: MatMul, sums: Tensor, zero_points: _ZeroPoints | None, arguments: Sequence[Tensor], columns: tuple[int, int]
+    workload: MatMul, sums: At, zero_points: _ZeroPoints | None, arguments: Sequence[Tensor], columns: tuple[int, int]
 ) -> Definition:
     from tvm import te
 
@@ -178,7 +213,7 @@ def _with_epilogue(
     def element(*at: Expression) -> Expression:
         b, m, n = _logical(w, at)
         o, c = n // block, n % block
-        value = sums[b, o, m, 0, c]
+        value = sums(b, o, m, c)
         if zero_points is not None:
             value = value + zero_points.at(b, o, m, c)
         if not integer and w.scale != 1:

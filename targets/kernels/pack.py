@@ -117,7 +117,7 @@ def unpack_activation(data: Array, channels: int) -> Array:
 def _pack_weight(workload: Conv2d, isa: str, weight: Array) -> Array:
     if workload.is_blocked_depthwise:
         return _pack_depthwise(workload, isa, weight)
-    size = winograd.tile_size(workload)
+    size = winograd.tile_size(workload, isa)
     return winograd.pack_weight(workload, weight, size) if size else _pack_dense(workload, isa, weight)
 
 

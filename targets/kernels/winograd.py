@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deburr.targets.isa import is_gpu
 from deburr.targets.kernels import conv2d, layout
 
 if TYPE_CHECKING:
@@ -39,13 +40,20 @@ POINTS = {
 TRANSFORM, BYTE, WORTH_IT = 20, 4, 1.15
 
 
-def tile_size(workload: Conv2d) -> int:
+def tile_size(workload: Conv2d, isa: str) -> int:
     """m for tiles of m x m outputs; 0 where the plain convolution is as good, or is not 3x3 with stride 1 in float32.
 
     The same for any number of images: programs for several of them share their weights.
     """
     w = workload
-    if w.dtype != "float32" or w.kernel != (TAPS, TAPS) or w.groups > 1 or w.strides != (1, 1) or w.dilations != (1, 1):
+    if (
+        is_gpu(isa)
+        or w.dtype != "float32"
+        or w.kernel != (TAPS, TAPS)
+        or w.groups > 1
+        or w.strides != (1, 1)
+        or w.dilations != (1, 1)
+    ):
         return 0
     products = w.in_channels * w.out_channels
     plain = w.macs // w.batch + BYTE * 4 * products * TAPS * TAPS

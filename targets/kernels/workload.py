@@ -51,7 +51,8 @@ class Conv2d:
 
     Integer (`dtype` "uint8"): u8 data, s8 weights, s32 bias [O] (zero point of the data folded in), f32 multiplier [O], and
     a u8 residual of the output's shape where `add` is set. `requantize` None: the output is float32, ``acc * multiplier``.
-    Float (`dtype` "float32"): f32 data, weights and bias, and an f32 residual where ``float_epilogue.residual``.
+    Float (`dtype` "float32"): f32 data, weights and bias, and an f32 residual where ``float_epilogue.residual``. `half`: data
+    and weights may be rounded to float16 before they are multiplied, where an instruction wants that.
     """
 
     batch: int
@@ -71,6 +72,7 @@ class Conv2d:
     requantize: Requantize | None = None
     add: FixedPointAdd | None = None  # a: the requantized convolution, b: the residual
     float_epilogue: FloatEpilogue | None = None
+    half: bool = False
 
     @property
     def out_height(self) -> int:
@@ -112,7 +114,8 @@ class MatMul:
 
     Integer (`dtype` "uint8"): u8 `a`; `b` None is a constant s8 matrix, packed beforehand, with an s32 bias [N] (zero point of
     `a` folded in); else `b` is u8, both zero points are in the workload and there is no bias. An f32 multiplier [N], then as
-    `Conv2d`; a float result takes an f32 residual. Float: likewise, bias [N] where `b` is None, `scale` on the sums.
+    `Conv2d`; a float result takes an f32 residual. Float: likewise, `half` included, bias [N] where `b` is None, and `scale`
+    on the sums.
     """
 
     a: Operand
@@ -130,6 +133,7 @@ class MatMul:
     requantize: Requantize | None = None
     add: FixedPointAdd | None = None
     float_epilogue: FloatEpilogue | None = None
+    half: bool = False
 
     @property
     def out_dtype(self) -> str:

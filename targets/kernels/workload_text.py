@@ -15,8 +15,11 @@ _KINDS = {
 
 
 def to_text(workload: w.Workload) -> str:
-    """One line of JSON, the same for equal workloads."""
-    return json.dumps({"op": type(workload).__name__, **asdict(workload)}, sort_keys=True)
+    """One line of JSON, the same for equal workloads; and for those that older logs knew."""
+    fields = asdict(workload)
+    if not fields.get("half", True):
+        del fields["half"]
+    return json.dumps({"op": type(workload).__name__, **fields}, sort_keys=True)
 
 
 def from_text(text: str) -> w.Workload:

@@ -17,7 +17,8 @@ def lower(model: Model, target: Target, *, fuse_sums: bool = True) -> list[str]:
 
     context = Context(model)
     model.opset_imports[dialect.DOMAIN] = dialect.VERSION
-    widen.widen(model, context)
+    in_half = target.isa == "tensorcore" and widen.holds_float16(model)
+    widen.widen(model, context, multiplied_in_half=in_half)
     transposed.rewrite(model.graph, context)
     to_integer.to_integer(model.graph, context)
     borders.fold_weights(model.graph)
@@ -29,6 +30,8 @@ def lower(model: Model, target: Target, *, fuse_sums: bool = True) -> list[str]:
         fuse.fuse(model.graph)
     matmul.fold_transposes(model.graph)
     dialect.remove_dead(model)
+    if in_half:
+        widen.multiply_in_float16(model.graph)
     layout.assign_layouts(model.graph, target)
     return [
         f"lower: {remark.where}: {remark.reason}" + (f" ({remark.hint})" if remark.hint else "") for remark in context.remarks

@@ -2,10 +2,10 @@
 
     Conv2d(data, weight [O, I/groups, kh, kw], bias [O], multiplier [O] or none, residual or none) -> image
         kernel strides pads dilations groups; data_zero_point, requantize = (zero point, low, high),
-        add = FixedPointAdd's fields; for float: low, high
+        add = FixedPointAdd's fields; for float: low, high; half
     MatMul(a, b [K, N] or computed, bias [N] or none, multiplier [N] or [1] or none, residual or none)
         batch rows columns depth; a_shape a_order, b_shape b_order where b is computed, out_shape out_order (Operand's fields);
-        a_zero_point b_zero_point requantize add; for float results: low, high; for float: scale
+        a_zero_point b_zero_point requantize add; for float results: low, high; for float: scale half
     Rows(x, scale, bias)          kind rows size; channels inner epsilon where it normalizes; plain, any shape
     Pool2d(data)        kind kernel strides pads; data_zero_point multiplier requantize
     Add(a, b)           add = FixedPointAdd's fields; for float: low, high

@@ -21,7 +21,7 @@ FEW_CHANNELS = 4
 
 def assign_layouts(graph: Graph, target: Target) -> None:
     """Give images their blocked shape, [N, ceil(C / block), H, W, block], and put in `ChangeLayout` where two sides differ."""
-    _Assignment(graph, target.block, target.lanes).run()
+    _Assignment(graph, target.block, target.lanes, bool(target.gpu)).run()
 
 
 @dataclass
@@ -29,6 +29,7 @@ class _Assignment:
     graph: Graph
     block: int
     lanes: int
+    gpu: bool
     blocks: dict[Value, int] = field(default_factory=dict)  # absent: plain
     shapes: dict[Value, tuple[int, int, int, int]] = field(default_factory=dict)  # N, C, H, W of blocked values
     plain: dict[Value, TensorType] = field(default_factory=dict)  # the ONNX type of blocked values
@@ -106,7 +107,7 @@ class _Assignment:
         channels = self._image(value)[1]
         if not convolutions or value.is_output or channels > FEW_CHANNELS:
             return self.block
-        return channels if value.dtype is DType.FLOAT else FEW_CHANNELS
+        return channels if value.dtype is DType.FLOAT and not self.gpu else FEW_CHANNELS
 
     def _is_blockwise(self, node: Node) -> bool:
         """An elementwise operator among blocked images of one size (a pixel may stand for a whole image)."""

@@ -26,12 +26,16 @@ def holds_float16(model: Model) -> bool:
     return any(value.dtype is DType.FLOAT16 for value in model.graph.values)
 
 
-def widen(model: Model, context: Context) -> None:
-    """Turn every float16 value of the main graph into float32, with a Cast at float16 inputs and outputs of the model."""
+def widen(model: Model, context: Context, *, multiplied_in_half: bool = False) -> None:
+    """Turn every float16 value of the main graph into float32, with a Cast at float16 inputs and outputs of the model.
+
+    :param multiplied_in_half: whether `multiply_in_float16` is to follow, for what is told.
+    """
     graph = model.graph
     if not holds_float16(model):
         return
-    context.remark(graph.name, "it is float16: computed in float32, which loses nothing")
+    how = "multiplied in float16 on tensor cores, else" if multiplied_in_half else "computed"
+    context.remark(graph.name, f"it is float16: {how} in float32, which loses nothing")
     for value in graph.inputs:
         if value.dtype is DType.FLOAT16:
             _cast_input(graph, value)
@@ -43,6 +47,19 @@ def widen(model: Model, context: Context) -> None:
     for node in list(graph.nodes):
         if dialect.is_onnx(node, "Cast") and node.input(0).dtype is node.output().dtype is DType.FLOAT:
             _drop_cast(graph, node)
+
+
+def multiply_in_float16(graph: Graph) -> None:
+    """Let instructions that want it round what a product by constants multiplies, where the constants are float16 already.
+
+    The model rounds what lies between its operators; this rounds only what such an instruction reads. Products of two
+    activations stay in float32.
+    """
+    for node in graph.nodes:
+        if dialect.is_op(node, "Conv2d", "MatMul") and node.input(0).dtype is DType.FLOAT:
+            weight = node.input(1).array
+            if weight is not None and np.array_equal(weight, weight.astype(np.float16).astype(np.float32)):
+                node.set_attribute("half", 1)
 
 
 def _cast_input(graph: Graph, value: Value) -> None:

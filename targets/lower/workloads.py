@@ -32,7 +32,7 @@ def _conv2d(node: Node) -> w.Workload:
         data_zero_point=int(node.get("data_zero_point", 0)),
         requantize=w.Requantize(*requantize) if requantize else None,
         add=w.FixedPointAdd(*fixed) if fixed else None,
-        float_epilogue=None if integer else w.FloatEpilogue(residual, low, high),
+        float_epilogue=None if integer else w.FloatEpilogue(residual, low, high), half=bool(node.get("half", 0)),
     )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def _matmul(node: Node) -> w.Workload:
         a_zero_point=int(node.get("a_zero_point", 0)), b_zero_point=int(node.get("b_zero_point", 0)),
         scale=float(node.get("scale", 1.0)), requantize=w.Requantize(*requantize) if requantize else None,
         add=w.FixedPointAdd(*fixed) if fixed else None,
-        float_epilogue=None if requantize else w.FloatEpilogue(residual, low, high),
+        float_epilogue=None if requantize else w.FloatEpilogue(residual, low, high), half=bool(node.get("half", 0)),
     )  # fmt: skip
 
 

@@ -8,18 +8,21 @@ WORTH_A_THREAD = 16_384  # elements; waking the pool takes as long as a few thou
 LANES = 16  # elements of an inner loop that becomes vectors
 
 
-def schedule_module(module: Any) -> Any:
-    """Schedule every TIR function of an IRModule that does not say it is scheduled; what resists stays as it is, and right."""
+def schedule_module(module: Any, *, gpu: bool = False) -> Any:
+    """Schedule every TIR function of an IRModule that does not say it is scheduled; what resists stays as it is, and right.
+
+    :param gpu: whether loops are bound to a GPU's threads. TVM then has a last schedule for what resists.
+    """
     from tvm import tirx
 
     updated = module.clone() if hasattr(module, "clone") else module
     for handle, function in list(module.functions.items()):
         if isinstance(function, tirx.PrimFunc) and not int((function.attrs or {}).get("tirx.is_scheduled", 0)):
-            updated.update_func(handle, schedule(function))
+            updated.update_func(handle, schedule(function, gpu=gpu))
     return updated
 
 
-def schedule(function: Any) -> Any:
+def schedule(function: Any, *, gpu: bool = False) -> Any:
     """The function with elementwise stages inlined and every remaining stage parallel and vectorized, where TVM allows it."""
     import tvm
     from tvm.s_tir import Schedule
@@ -29,8 +32,22 @@ def schedule(function: Any) -> Any:
         blocks = list(plan.get_child_blocks(plan.get_sblock("root")))
     except Exception:  # not a tree of blocks (sorting, scanning): TVM's schedule stands
         return function
-    for block in _inlined(plan, blocks):
+    left = _inlined(plan, blocks)
+    if gpu:
+        return _for_gpu(function, plan, left)
+    for block in left:
         _attempt(plan, block)
+    return plan.mod["main"].with_attrs({"tirx.is_scheduled": True})
+
+
+def _for_gpu(function: Any, plan: Any, blocks: list[Any]) -> Any:
+    """All stages bound, or the function as it came: a kernel with one stage that is not bound would be none."""
+    from deburr.targets.schedules.cuda import default as cuda
+
+    try:
+        cuda.schedule(plan, blocks)
+    except (RuntimeError, ValueError):  # TVM objects, or a block's loops are not its axes
+        return function
     return plan.mod["main"].with_attrs({"tirx.is_scheduled": True})
 
 

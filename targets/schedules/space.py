@@ -39,7 +39,7 @@ def default_schedule(workload: Conv2d | Pool2d, target: Target) -> ConvSchedule:
         return tile.over_window((*shape, workload.block), operations, target.isa, target.cores, rounded=False)
     if workload.is_blocked_depthwise:
         return tile.over_window(layout.output_shape(workload), workload.macs, target.isa, target.cores, rounded=True)
-    size = winograd.tile_size(workload)
+    size = winograd.tile_size(workload, target.isa)
     if size:
         return tile.over_tiles(winograd.grid(workload, size), target.isa, target.cores)
     return tile.default(workload, target.isa, target.cores)
@@ -50,7 +50,7 @@ class WindowSpace(Space):
 
     def __init__(self, workload: Conv2d | Pool2d, target: Target) -> None:
         self.workload, self.target = workload, target
-        self._winograd = winograd.tile_size(workload) if isinstance(workload, Conv2d) else 0
+        self._winograd = winograd.tile_size(workload, target.isa) if isinstance(workload, Conv2d) else 0
         # What is cut up: pixels, or tiles of them.
         self._grid = winograd.grid(workload, self._winograd) if self._winograd and isinstance(workload, Conv2d) else workload
         self.default = default_schedule(workload, target)

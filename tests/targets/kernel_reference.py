@@ -3,6 +3,8 @@
 In-process on purpose: a crash inside TVM takes the test session down, loudly, and names the test with pytest's own traceback.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from deburr.targets import target as targets
@@ -18,8 +20,15 @@ TARGETS = {
 }
 
 
+# NVIDIA GPUs, whose kernels cuda_emulation runs on this CPU: slowly, so that few of the tests that go over TARGETS take them.
+TURING = targets.find("nvidia/sm_75")
+GPUS = {"tensorcore": TURING, "dp4a": replace(TURING, name="pascal", isa="dp4a", gpu=("sm_61",))}
+EVERY = {**TARGETS, **GPUS}
+
+
 def execute(workload, target, arrays, schedule=None):
     """Build the kernel, check every array against its argument, run it; the output as it lies in memory."""
+    import cuda_emulation
     import tvm
 
     kernel = build.kernel(workload, target, schedule)
@@ -29,6 +38,8 @@ def execute(workload, target, arrays, schedule=None):
         assert (argument.shape, argument.dtype) == (array.shape, str(array.dtype)), argument.name
     # Poison: whatever the kernel leaves out stays visible.
     output = np.full(last.shape, 77, last.dtype)
+    if target.gpu:
+        return cuda_emulation.run(kernel.function, target, arrays.values(), output)
     library = pipeline.library(kernel.function, target)
     result = tvm.runtime.tensor(output)
     library["main"](*(tvm.runtime.tensor(np.ascontiguousarray(array)) for array in arrays.values()), result)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_reference import TARGETS, conv, run_conv
+from kernel_reference import EVERY, TARGETS, conv, run_conv
 
 from deburr.targets.kernels import build
 from deburr.targets.kernels.workload import Conv2d, FixedPointAdd, FloatEpilogue, Requantize
@@ -23,7 +23,7 @@ ISAS = pytest.mark.parametrize("isa", list(TARGETS))
 @st.composite
 def convolutions(draw, isa):
     """Random workloads whose kernel fits the image; the blocks are the target's, or 4 and 16 against its habit."""
-    block = TARGETS[isa].block
+    block = EVERY[isa].block
     kernel = (draw(st.integers(1, 5)), draw(st.integers(1, 5)))
     dilations = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
     pads = tuple(draw(st.integers(0, 3)) for _ in range(4))

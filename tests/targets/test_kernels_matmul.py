@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_reference import TARGETS, execute, fixed_point_add, requantize
+from kernel_reference import EVERY, TARGETS, execute, fixed_point_add, requantize
 
 from deburr.targets.kernels import pack
 from deburr.targets.kernels.workload import FixedPointAdd, FloatEpilogue, MatMul, Operand, Requantize
@@ -40,7 +40,7 @@ def products(draw, isa, dtype="uint8"):
     return MatMul(
         draw(operands(batch, rows, depth, repeats=not constant)),
         None if constant else draw(operands(batch, depth, columns, repeats=True)),
-        out, batch, rows, columns, depth, dtype, TARGETS[isa].block,
+        out, batch, rows, columns, depth, dtype, EVERY[isa].block,
         a_zero_point=draw(st.sampled_from([0, 1, 128, 255])),
         b_zero_point=0 if constant else draw(st.sampled_from([0, 7, 128, 255])),
         requantize=Requantize(3, 2, 250) if quantized else None, add=ADD if quantized and residual else None,

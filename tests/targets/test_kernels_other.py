@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from kernel_reference import TARGETS, execute, fixed_point_add, requantize
+from kernel_reference import EVERY, TARGETS, execute, fixed_point_add, requantize
 
 from deburr.targets.kernels import pack
 from deburr.targets.kernels.workload import (
@@ -34,7 +34,7 @@ def pools(draw, isa):
     return Pool2d(
         kind, draw(st.integers(1, 2)), draw(st.integers(1, 70)),
         draw(st.integers(height, 40)), draw(st.integers(width, 40)), kernel,
-        (draw(st.integers(1, 3)), draw(st.integers(1, 3))), pads, dtype, TARGETS[isa].block, zero_point,
+        (draw(st.integers(1, 3)), draw(st.integers(1, 3))), pads, dtype, EVERY[isa].block, zero_point,
         0.9 / (kernel[0] * kernel[1]) if kind == "average" else 1.0,
         Requantize(4, 2, 250) if averages_integers and draw(st.booleans()) else None,
     )  # fmt: skip

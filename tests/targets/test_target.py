@@ -42,12 +42,12 @@ def test_an_unknown_name_gets_the_nearest_ones():
 @pytest.mark.parametrize("name", targets.names())
 def test_every_target_is_what_llvm_says(name):
     target = targets.find(name)
-    llvm.check(target.triple, target.tvm["mcpu"], target.tvm.get("mattr", ()), name)
-    have = llvm.features(target.tvm)
+    llvm.check(target.triple, target.cpu["mcpu"], target.cpu.get("mattr", ()), name)
+    have = llvm.features(target.cpu)
     assert have.issuperset(isa.ISAS[target.isa].needs)
-    assert isa.ISAS[target.isa].architecture == target.architecture
+    assert isa.ISAS[target.isa].architecture == ("nvidia" if target.gpu else target.architecture)
     assert target.block % target.lanes == 0
-    if target.architecture == "aarch64":
+    if target.architecture == "aarch64" and not target.gpu:
         assert target.isa == isa.best(have, "aarch64"), "the best schedules that the CPU can run"
 
 
@@ -55,6 +55,32 @@ def test_there_are_presets_for_real_devices():
     architectures = [targets.find(name).architecture for name in presets.built_in()]
     assert architectures.count("aarch64") >= 25
     assert architectures.count("x86_64") >= 12
+
+
+def test_a_gpu_is_what_its_architectures_share(board):
+    turing, every = targets.find("nvidia/sm_75"), targets.find("nvidia/any")
+    assert (turing.tvm["kind"], turing.tvm["arch"], turing.architecture, turing.block) == ("cuda", "sm_75", "x86_64", 32)
+    assert every.tvm["arch"] == "sm_75"
+    assert every.gpu == ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90")
+    assert targets.find("jetson/orin-gpu").architecture == "aarch64"
+    assert board('[pascal]\nmcpu = "znver2"\ngpu = ["sm_61"]\n').isa == "dp4a"
+    assert board('[a]\nmcpu = "cortex-a78ae"\ngpu = ["sm_90", "sm_87"]\n').tvm["arch"] == "sm_87"
+    assert "did you mean nvidia/sm_90 or" in refusal(targets.find, "nvidia/sm_95")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('gpu = ["sm_52"]', "no schedules for sm_52, {}: it has no dp4a; sm_61 is the first that has"),
+        ('gpu = ["sm_61"]\nisa = "tensorcore"', "sm_61 cannot run isa 'tensorcore', {}; write isa = 'dp4a', or leave it out"),
+        ('isa = "dp4a"', "a broken preset, {}: isa 'dp4a' is a GPU's; gpu = [\"sm_80\"] names the architecture"),
+        ('gpu = ["sm_80"]\nisa = "avx2"', "a broken preset, {}: isa 'avx2' is no GPU's; gpu = "),
+        ('gpu = ["ampere"]', "a broken preset, {}: gpu.0: String should match pattern"),
+    ],
+)
+def test_a_broken_preset_of_a_gpu(board, tmp_path, text, expected):
+    told = refusal(board, f'[x]\nmcpu = "znver2"\n{text}\n')
+    assert told.startswith("error[E401]: " + expected.format(f"{tmp_path / 'board.toml'}, [x]"))
 
 
 def test_a_pi_4_has_no_cryptography():

@@ -36,7 +36,7 @@ def convolutions(draw):
         draw(st.integers(24, 100)), (3, 3), pads=tuple(draw(st.integers(0, 2)) for _ in range(4)), dtype="float32",
         float_epilogue=draw(st.sampled_from([None, FloatEpilogue(low=0.0), FloatEpilogue(True, 0.0, 6.0)])),
     )  # fmt: skip
-    assume(winograd.tile_size(w))
+    assume(winograd.tile_size(w, "avx2"))
     return w
 
 
@@ -72,7 +72,7 @@ def test_emulated_aarch64():
         Conv2d(1, 40, 15, 12, 70, (3, 3), pads=(1, 1, 1, 1), dtype="float32", float_epilogue=FloatEpilogue(True, 0.0)),
         Conv2d(2, 96, 8, 8, 100, (3, 3), pads=(1, 1, 1, 1), dtype="float32"),
     ]
-    assert sorted(map(winograd.tile_size, shapes)) == [2, 4]
+    assert sorted(winograd.tile_size(w, "neon") for w in shapes) == [2, 4]
     cases = [(w, random_arguments(w, 0), None) for w in shapes]
     for (w, arguments, _), result in zip(cases, run_all(cases, ARM["neon"]), strict=True):
         assert_near(w, arguments, result)
@@ -89,7 +89,8 @@ def test_taken_only_where_it_pays():
         "three channels": replace(IMAGE, in_channels=3, in_block=4),
         "more weights from memory than products saved": deep,
     }
-    assert {why: winograd.tile_size(w) for why, w in others.items()} == dict.fromkeys(others, 0)
-    assert winograd.tile_size(IMAGE) == 4
-    assert winograd.tile_size(replace(IMAGE, in_channels=256, out_channels=256, in_height=14, in_width=14)) == 2
-    assert winograd.tile_size(replace(IMAGE, batch=8)) == 4
+    assert {why: winograd.tile_size(w, "avx2") for why, w in others.items()} == dict.fromkeys(others, 0)
+    assert winograd.tile_size(IMAGE, "avx2") == 4
+    assert winograd.tile_size(IMAGE, "tensorcore") == 0
+    assert winograd.tile_size(replace(IMAGE, in_channels=256, out_channels=256, in_height=14, in_width=14), "avx2") == 2
+    assert winograd.tile_size(replace(IMAGE, batch=8), "avx2") == 4
