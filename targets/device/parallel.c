@@ -6,7 +6,9 @@
 // The generated code calls through the pointer __TVMBackendParallelLaunch, which TVM's runtime sets where it finds it. Hidden,
 // it keeps the value that it has here.
 
+#define _GNU_SOURCE
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <time.h>
@@ -71,6 +73,21 @@ static unsigned long long next_turn(unsigned long long seen) {
   return atomic_load(&turn);
 }
 
+// Two threads on one core would wait for each other at every kernel, and never both look busy to the scheduler, which leaves
+// them there. So a worker that finds itself where the caller is goes elsewhere, and is free again once it is there.
+static atomic_int caller_core = -1;
+
+static void leave_core_of_caller(void) {
+  const int core = sched_getcpu();
+  if (core < 0 || core >= CPU_SETSIZE || core != atomic_load_explicit(&caller_core, memory_order_relaxed)) return;
+  cpu_set_t allowed, others;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  others = allowed;
+  CPU_CLR(core, &others);
+  if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0)
+    sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
 static int run(int task, int tasks) {
   Environment environment = {0, tasks};
   return kernel(task, &environment, data);
@@ -83,6 +100,7 @@ static void *work(void *argument) {
     if (atomic_load(&stopping)) return 0;
     const int tasks = (int)(seen & ((1u << TASK_BITS) - 1));
     if (task >= tasks) continue;
+    leave_core_of_caller();
     if (run(task, tasks) != 0) atomic_store(&failed, task);
     if (atomic_fetch_sub(&pending, 1) > 1 || atomic_load(&caller_sleeps) == 0) continue;
     pthread_mutex_lock(&mutex);
@@ -132,6 +150,7 @@ static int launch(Kernel given, void *given_data, int asked) {
   if (tasks > 1 && !atomic_flag_test_and_set_explicit(&busy, memory_order_acquire)) {
     tasks = threads_for(tasks);
     kernel = given, data = given_data;
+    atomic_store_explicit(&caller_core, sched_getcpu(), memory_order_relaxed);
     atomic_store(&pending, tasks - 1);
     if (tasks > 1) begin_turn(tasks);
     int status = run(0, tasks);
