@@ -1,6 +1,6 @@
 """Our kernels for NVIDIA GPUs: what the compiler makes of them, which needs no GPU; and their latency, which does.
 
-    python benchmarks/cuda.py [--models resnet18 resnet50 mobilenetv2] [--lite0 build/lite0] [--precisions int8 fp16 fp32]
+    python benchmarks/cuda.py [--models resnet18 resnet50 mobilenet_v2] [--lite0 build/lite0] [--precisions int8 fp16 fp32]
                               [--architectures sm_75 sm_80 sm_90] [--json build/figures/cuda.json]
     python benchmarks/cuda.py --latency [--rounds 50]
 
