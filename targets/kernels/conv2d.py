@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deburr.targets.isa import is_gpu
-from deburr.targets.kernels import epilogue, layout
+from deburr.targets.kernels import epilogue, layout, planes
 from deburr.targets.kernels.workload import Conv2d
 
 if TYPE_CHECKING:
@@ -35,8 +35,12 @@ def define(workload: Conv2d, isa: str, extent: tuple[int, int, int]) -> Definiti
     data = te.placeholder(layout.activation_shape(workload), workload.dtype, name="data")
     weights = layout.weight_layout(workload, isa)
     weight = te.placeholder(layout.weight_shape(workload, isa), weights.dtype, name="weight")
-    source = pad(data, workload, layout.of_memory(weights, isa), extent)
-    sums = accumulate(source, weight, workload, (*extent, weights.pixels), weights.data_shift if is_gpu(isa) else 0)
+    if weights.along_row:
+        source = planes.copy(data, workload, weights, extent)
+        sums = planes.accumulate(source, weight, workload, extent)
+    else:
+        source = pad(data, workload, layout.of_memory(weights, isa), extent)
+        sums = accumulate(source, weight, workload, (*extent, weights.pixels), weights.data_shift if is_gpu(isa) else 0)
     if weights.pixels == 1:
         return with_epilogue(workload, lambda *at: sums[at], (data, weight))
     p = weights.pixels

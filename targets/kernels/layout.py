@@ -21,6 +21,8 @@ class WeightLayout:
     :param data_shift: what is taken off them there; the bias makes up for it.
     :param pixels: neighbours in a row that one instruction multiplies together, with as many output channels: its sums are a
         square, and so they lie.
+    :param along_row: whether the group is of neighbours in a row of the window, not of channels, of which a block has one:
+        ``[O/ob, I, kh, kw/group, 1, ob, group]`` (`planes`).
     """
 
     group: int
@@ -28,6 +30,7 @@ class WeightLayout:
     data_dtype: str
     data_shift: int = 0
     pixels: int = 1
+    along_row: bool = False
 
 
 def weight_layout(workload: Conv2d, isa: str) -> WeightLayout:
@@ -47,6 +50,12 @@ def weight_layout(workload: Conv2d, isa: str) -> WeightLayout:
         return WeightLayout(16, "int8", "int8", 128)
     if is_gpu(isa):
         return WeightLayout(4 if workload.in_block % 4 == 0 else 1, "int8", "int8", 128)
+    planes = workload.in_block == 1 and workload.dilations[1] == 1
+    return _along_row(isa, workload.out_block) if planes else _of_blocks(workload, isa)
+
+
+def _of_blocks(workload: Conv2d, isa: str) -> WeightLayout:
+    """For integers on a CPU, channels in blocks."""
     if isa == "avx512vnni" and workload.in_block % 4 == 0 and workload.out_block % 16 == 0:
         return WeightLayout(4, "int8", "uint8")
     if isa == "avxvnni" and workload.in_block % 4 == 0 and workload.out_block % 8 == 0:
@@ -57,6 +66,18 @@ def weight_layout(workload: Conv2d, isa: str) -> WeightLayout:
         return WeightLayout(4, "int8", "uint8") if isa == "i8mm" else WeightLayout(4, "int8", "int8", 128)
     if isa in ("avx512vnni", "avxvnni", "avx2") and workload.in_block % 2 == 0 and workload.out_block % 8 == 0:
         return WeightLayout(2, "int16", "int16")
+    return WeightLayout(1, "int16", "int16")
+
+
+def _along_row(isa: str, out_block: int) -> WeightLayout:
+    """For integers where each channel lies in a plane of its own: the same instructions, on neighbours in a row."""
+    if isa in ("avx512vnni", "avxvnni") and out_block % ISAS[isa].lanes == 0:
+        return WeightLayout(4, "int8", "uint8", along_row=True)
+    if isa in ("dotprod", "i8mm") and out_block % 4 == 0:
+        kind, shift = ("uint8", 0) if isa == "i8mm" else ("int8", 128)
+        return WeightLayout(4, "int8", kind, shift, along_row=True)
+    if isa in ("avx512vnni", "avxvnni", "avx2") and out_block % 8 == 0:
+        return WeightLayout(2, "int16", "int16", along_row=True)
     return WeightLayout(1, "int16", "int16")
 
 
@@ -108,9 +129,11 @@ def _spans(workload: Conv2d) -> list[tuple[int, int]]:
 
 def weight_shape(workload: Conv2d, isa: str) -> tuple[int, ...]:
     """Shape of the packed weights of a convolution that is not depthwise."""
-    w, group = workload, weight_layout(workload, isa).group
-    spanned, outputs = input_blocks_spanned(w), blocks(w.out_channels, w.out_block)
-    return (outputs, spanned, *w.kernel, w.in_block // group, w.out_block, group)
+    w, weights = workload, weight_layout(workload, isa)
+    spanned, outputs, (height, width) = input_blocks_spanned(w), blocks(w.out_channels, w.out_block), w.kernel
+    if weights.along_row:
+        return (outputs, spanned, height, -(-width // weights.group), 1, w.out_block, weights.group)
+    return (outputs, spanned, height, width, w.in_block // weights.group, w.out_block, weights.group)
 
 
 def depthwise_layout(workload: Conv2d, isa: str) -> WeightLayout:

@@ -8,6 +8,8 @@ from deburr.ir.graph import Graph
 from deburr.ir.node import Node
 from deburr.ir.types import DType, TensorType
 from deburr.ir.value import Value
+from deburr.targets.kernels import planes
+from deburr.targets.kernels.workload import Conv2d
 from deburr.targets.lower import dialect
 from deburr.targets.lower.lookup import BINARY, ELEMENTWISE
 from deburr.targets.lower.movement import RESHAPES
@@ -15,26 +17,29 @@ from deburr.targets.target import Target
 
 PLAIN = 0
 # The first layer's images take blocks of this size, which is what an instruction multiplies at a time: blocks of 16 would be
-# mostly padding. In float32, where each channel is multiplied by itself, the block is as large as the image is deep.
+# mostly padding. Or blocks of 1, where that wastes less (`planes`). In float32, where each channel is multiplied by itself, the
+# block is as large as the image is deep.
 FEW_CHANNELS = 4
 
 
 def assign_layouts(graph: Graph, target: Target) -> None:
     """Give images their blocked shape, [N, ceil(C / block), H, W, block], and put in `ChangeLayout` where two sides differ."""
-    _Assignment(graph, target.block, target.lanes, bool(target.gpu)).run()
+    _Assignment(graph, target).run()
 
 
 @dataclass
 class _Assignment:
     graph: Graph
-    block: int
-    lanes: int
-    gpu: bool
+    target: Target
     blocks: dict[Value, int] = field(default_factory=dict)  # absent: plain
     shapes: dict[Value, tuple[int, int, int, int]] = field(default_factory=dict)  # N, C, H, W of blocked values
     plain: dict[Value, TensorType] = field(default_factory=dict)  # the ONNX type of blocked values
     changed: dict[tuple[Value, int], Value] = field(default_factory=dict)
     leading: set[Value] = field(default_factory=set)  # values that an operator on blocks reads, or single elements of them
+
+    @property
+    def block(self) -> int:
+        return self.target.block
 
     def run(self) -> None:
         nodes = list(self.graph.nodes)
@@ -50,7 +55,7 @@ class _Assignment:
     def _visit(self, node: Node) -> None:
         if dialect.is_op(node, "MatMul", "Rows"):
             self._require(node, PLAIN)
-            node.set_attribute(*(("block", self.block) if node.op == "MatMul" else ("lanes", self.lanes)))
+            node.set_attribute(*(("block", self.block) if node.op == "MatMul" else ("lanes", self.target.lanes)))
         elif self._is_plain(node):
             self._require(node, PLAIN)
             node.set_attribute("plain", 1)
@@ -107,7 +112,18 @@ class _Assignment:
         channels = self._image(value)[1]
         if not convolutions or value.is_output or channels > FEW_CHANNELS:
             return self.block
-        return channels if value.dtype is DType.FLOAT and not self.gpu else FEW_CHANNELS
+        if value.dtype is DType.FLOAT and not self.target.gpu:
+            return channels
+        return 1 if planes.pays([self._few_channels(use.node, value) for use in value.uses], self.target.isa) else FEW_CHANNELS
+
+    def _few_channels(self, node: Node, image: Value) -> Conv2d:
+        """A convolution that reads `image`, as far as layouts are concerned."""
+        weight, (batch, channels, height, width) = node.input(1).static_shape or (), self._image(image)
+        return Conv2d(
+            batch, channels, height, width, weight[0], (weight[2], weight[3]), dilations=tuple(node.get("dilations", (1, 1))),
+            groups=int(node.get("groups", 1)), dtype="float32" if image.dtype is DType.FLOAT else "uint8",
+            in_block=FEW_CHANNELS, out_block=self.block,
+        )  # fmt: skip
 
     def _is_blockwise(self, node: Node) -> bool:
         """An elementwise operator among blocked images of one size (a pixel may stand for a whole image)."""

@@ -25,8 +25,8 @@ def dot(weights: WeightLayout, workload: Conv2d) -> Dot | None:
     if weights.pixels == 2:
         return Dot(_usmmla(workload.strides[1]), 2, 8, parts=2, pixels_inside=True, pixels=2)
     parts = {"int8": 4, "int16": 8, "float32": 4}[weights.dtype]
-    parts = min(parts, in_block // weights.group)
-    if out_block % LANES or in_block % (parts * weights.group) or parts == 3:
+    parts = 1 if weights.along_row else min(parts, in_block // weights.group)
+    if out_block % LANES or (in_block % (parts * weights.group) and not weights.along_row) or parts == 3:
         return None
     return Dot(
         _by_element(weights.data_dtype, weights.dtype, weights.group, parts), LANES, weights.group, parts, pixels_inside=True
@@ -38,13 +38,15 @@ def _by_element(data: str, weight: str, group: int, parts: int) -> str:
     """``C[lane] += sum(A[g] * B[lane, g])`` over g in `group`, for 4 lanes.
 
     A lies in a register's worth of data, ``parts * group`` values that start at a multiple of that many. All of it is loaded,
-    and which part of it A is must come out as a number once the loop over the parts is unrolled: instructions hold it.
+    and which part of it A is must come out as a number once the loop over the parts is unrolled: instructions hold it. A single
+    part may start anywhere.
     """
     from tvm.script import tirx as T  # noqa: N812 - what TVM's script parser and its users call it
 
     total = _total(data)
     multiply_add = _MULTIPLY_ADD[data, weight]
     strides, size = [group, 1], parts * group
+    unit = size if parts > 1 else 1  # where the load starts is a multiple of it
     wide = f"{data}x{size}"
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
@@ -57,7 +59,7 @@ def _by_element(data: str, weight: str, group: int, parts: int) -> str:
             T.writes(C[0:4])
             C[T.ramp(T.int32(0), 1, 4)] = multiply_add(
                 C.vload([0], dtype=f"{total}x4"),
-                A.vload([0 - T.floormod(A.elem_offset, size)], dtype=wide),
+                A.vload([0 - T.floormod(A.elem_offset, unit)], dtype=wide),
                 B.vload([0, 0], dtype=f"{weight}x{4 * group}"),
                 T.floormod(T.floordiv(A.elem_offset, group), parts),
                 size,

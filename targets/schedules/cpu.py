@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from deburr.targets.kernels import layout, planes
 from deburr.targets.schedules import prefetch
 from deburr.targets.schedules.dot import dot
 
@@ -27,7 +28,7 @@ def convolution(module: Module, workload: Conv2d, isa: str, tile: ConvSchedule) 
     output, accumulate = schedule.get_sblock("output"), schedule.get_sblock("accumulate")
     task, inner = _cut_output(schedule, output, tile)
     schedule.compute_at(accumulate, inner, preserve_unit_loops=True)
-    pad_in_task(schedule, task)
+    pad_in_task(schedule, task, planes.vector(workload.in_width) if layout.weight_layout(workload, isa).along_row else 0)
     steps = schedule.get_loops(accumulate)[-5:-2]
     register_tile(schedule, accumulate, Reduction(5, tile.unroll), dot(workload, isa))
     if prefetch.pays(workload, tile):
@@ -128,12 +129,18 @@ def reduction(module: Module, tile: ConvSchedule) -> Module:
     return schedule.mod
 
 
-def pad_in_task(schedule: Schedule, task: Loop) -> None:
-    """Each task copies the rows that it reads, border and all: they stay in its cache, with no second trip to the pool."""
+def pad_in_task(schedule: Schedule, task: Loop, vector: int = 0) -> None:
+    """Each task copies the rows that it reads, border and all: they stay in its cache, with no second trip to the pool.
+
+    :param vector: elements that are copied at a time; 0: the innermost loop's, a block of channels.
+    """
     if has_block(schedule, "pad"):
         pad = schedule.get_sblock("pad")
-        schedule.compute_at(pad, task)
-        schedule.vectorize(schedule.get_loops(pad)[-1])
+        schedule.compute_at(pad, task, preserve_unit_loops=True)
+        loop = schedule.get_loops(pad)[-1]
+        if vector:
+            _, loop = schedule.split(loop, [None, vector])
+        schedule.vectorize(loop)
 
 
 def has_block(schedule: Schedule, name: str) -> bool:

@@ -139,8 +139,8 @@ class WindowSpace(Space):
         w, size = self._grid, 1
         taps = [*w.kernel]
         if isinstance(w, Conv2d) and self._is_dense:
-            group = layout.weight_layout(w, self.target.isa).group
-            taps += [w.in_block // group] + ([] if self._has_instruction(group) else [group])
+            _, _, *taps, _, group = layout.weight_shape(w, self.target.isa)
+            taps += [] if self._has_instruction(group) else [group]
         for extent in taps[len(taps) - schedule.unroll :]:
             size *= extent
         return size

@@ -19,6 +19,7 @@ WINDOW = {"kernel": (3, 3), "pads": (1, 1, 1, 1)}
 SHAPES = {
     "3x3": Conv2d(1, 20, 9, 13, 40, **WINDOW, data_zero_point=9, requantize=Requantize(5)),
     "three_channels": Conv2d(2, 3, 9, 8, 17, (5, 3), (2, 1), (2, 1, 1, 0), in_block=4, data_zero_point=255),
+    "planes": Conv2d(2, 3, 9, 16, 17, (5, 7), (2, 3), (2, 1, 1, 0), in_block=1, data_zero_point=255),
     "half_blocks": Conv2d(1, 20, 5, 5, 24, (1, 1), in_block=8, requantize=Requantize(3, 3, 200)),
     "7x7_strided": Conv2d(2, 40, 8, 15, 24, (7, 7), (2, 2), (3, 3, 3, 3), data_zero_point=5, requantize=Requantize(9)),
     "1x1_with_sum": Conv2d(1, 33, 7, 7, 33, (1, 1), data_zero_point=1, requantize=Requantize(3), add=ADD),

@@ -22,7 +22,7 @@ ISAS = pytest.mark.parametrize("isa", list(TARGETS))
 
 @st.composite
 def convolutions(draw, isa):
-    """Random workloads whose kernel fits the image; the blocks are the target's, or 4 and 16 against its habit."""
+    """Random workloads whose kernel fits the image; the blocks are the target's, or others against its habit."""
     block = EVERY[isa].block
     kernel = (draw(st.integers(1, 5)), draw(st.integers(1, 5)))
     dilations = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
@@ -35,7 +35,7 @@ def convolutions(draw, isa):
     else:
         inputs, outputs = (max(1, channels // groups) * groups for channels in (inputs, outputs))
     quantized = draw(st.booleans())
-    in_block = draw(st.sampled_from([block, block, 4, 16]))
+    in_block = draw(st.sampled_from([block, block, 4, 16, *([1] if inputs <= 20 else [])]))
     return Conv2d(
         batch=draw(st.integers(1, 3)),
         in_channels=inputs,

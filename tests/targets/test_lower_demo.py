@@ -67,7 +67,7 @@ def test_every_operator_is_within_one_of_onnx_runtime(demo):
     for image in images[:4]:
         expected = reference.run({"image": image[None]})
         fed = [pack.pack_activation(_image(expected[name]), find(TARGET).block) for name in names[1:]]
-        stem = pack.pack_activation(_image(expected[names[0]]), 4)
+        stem = pack.pack_activation(_image(expected[names[0]]), model.graph.value(names[0]).static_shape[-1])
         results = compiled.run([image[None], stem, *fed])[outputs:]
         for name, result in zip(names, results, strict=True):
             steps = np.abs(plain(result, expected[name].shape).astype(np.int32) - expected[name])
