@@ -19,7 +19,7 @@ from deburr.targets import compile as compiling
 from deburr.targets import link, runtime, worker
 from deburr.targets.bundle import Bundle
 from deburr.targets.emit import emit
-from deburr.targets.nvidia import compiler, cubin, driver, pack
+from deburr.targets.nvidia import compiler, cubin, driver, pack, source
 from deburr.targets.target import find
 
 TURING = find("nvidia/sm_75")
@@ -225,6 +225,12 @@ ptxas info    : Compiling entry function 'two' for 'sm_80'
 ptxas info    : Used 10 registers, used 0 barriers, 368 bytes cmem[0]
 """
     assert compiler.facts(told) == [compiler.Kernel("one", 80, 4, 10496), compiler.Kernel("two", 10, 0, 0)]
+
+
+def test_how_far_a_loop_is_unrolled_stands_right_before_it():
+    """Between the two TVM puts barriers, after which no compiler takes it for the loop's."""
+    written = "  #pragma unroll 4\n  __syncthreads();\n  for (int i = 0; i < 16; ++i) {\n"
+    assert source.complete(written).endswith("  __syncthreads();\n  #pragma unroll 4\n  for (int i = 0; i < 16; ++i) {\n")
 
 
 def test_code_takes_the_place_of_its_source():
