@@ -36,7 +36,8 @@ def weight_layout(workload: Conv2d, isa: str) -> WeightLayout:
     VNNI's vpdpbusd, 512 bits wide or 256, and i8mm's usdot take four u8 x s8; i8mm's usmmla takes eight, for two pixels. sdot
     takes four s8 x s8, so 128 is taken off the data. AVX2 has vpmaddubsw, whose int16 sums saturate, so both sides are widened
     to int16 and vpmaddwd takes two; NEON without sdot widens as well. The plain path leaves the choice to LLVM. A tensor core
-    takes sixteen s8 x s8 or float16, dp4a four bytes; images of few channels have no sixteen.
+    takes sixteen s8 x s8 or float16, dp4a four bytes; images of few channels have no sixteen. GPUs without dp4a multiply one by
+    one, u8 as it is.
     """
     on_tensor_cores = isa == "tensorcore" and workload.in_block % 16 == 0 and workload.out_block % 32 == 0
     if on_tensor_cores and workload.half:
@@ -46,7 +47,8 @@ def weight_layout(workload: Conv2d, isa: str) -> WeightLayout:
     if on_tensor_cores:
         return WeightLayout(16, "int8", "int8", 128)
     if is_gpu(isa):
-        return WeightLayout(4 if workload.in_block % 4 == 0 else 1, "int8", "int8", 128)
+        by_fours = isa != "cuda" and workload.in_block % 4 == 0
+        return WeightLayout(4, "int8", "int8", 128) if by_fours else WeightLayout(1, "int8", "uint8")
     if isa == "avx512vnni" and workload.in_block % 4 == 0 and workload.out_block % 16 == 0:
         return WeightLayout(4, "int8", "uint8")
     if isa == "avxvnni" and workload.in_block % 4 == 0 and workload.out_block % 8 == 0:

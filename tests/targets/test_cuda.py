@@ -1,11 +1,11 @@
 """Programs for NVIDIA GPUs: whole networks in the emulation, bundles with cubins, and what is refused without a GPU."""
 
-import shutil
 import struct
 
 import cuda_emulation
 import numpy as np
 import pytest
+from kernel_reference import GPUS
 from models import Builder, concat_branches, conv_chain, depthwise_separable, residual_block, samples, transformer_layer
 from program import execute, lowered, quantized
 from refusals import refusal
@@ -18,20 +18,27 @@ from deburr.ir.onnx_writer import to_proto
 from deburr.targets import compile as compiling
 from deburr.targets import link, runtime, worker
 from deburr.targets.bundle import Bundle
+from deburr.targets.elf import Elf
 from deburr.targets.emit import emit
-from deburr.targets.nvidia import compiler, cubin, driver, pack, source
+from deburr.targets.nvidia import compiler, cubin, driver, pack, source, toolchain
 from deburr.targets.target import find
 
 TURING = find("nvidia/sm_75")
 
 
-@pytest.fixture
-def nvcc():
-    """The compiler, where there is one: in CI there mostly is none, and what needs it is skipped."""
+def needs_compiler(*architectures):
+    """Skip the test where no compiler makes code for these."""
     try:
-        return compiler.find()
+        for architecture in architectures:
+            toolchain.find(architecture)
     except DeburrError as error:
         pytest.skip(f"kernels for GPUs are not compiled here: {error}")
+
+
+@pytest.fixture
+def nvcc():
+    """Any compiler for GPUs that are not old: there may be none."""
+    needs_compiler("sm_75", "sm_80", "sm_86", "sm_89", "sm_90")
 
 
 @pytest.mark.parametrize("make", [residual_block, depthwise_separable, concat_branches, transformer_layer])
@@ -41,8 +48,9 @@ def test_a_quantized_network_gives_the_bits_of_x86(make):
     _, model, _ = lowered(proto, TURING.name)
     _, other, _ = lowered(proto)
     expected = execute(other, inputs)
-    for name, array in cuda_emulation.run_model(model, inputs, TURING).items():
-        np.testing.assert_array_equal(array, expected[name])
+    for target in (TURING, GPUS["cuda"]):
+        for name, array in cuda_emulation.run_model(model, inputs, target).items():
+            np.testing.assert_array_equal(array, expected[name])
 
 
 def test_a_float16_network_multiplies_on_tensor_cores():
@@ -141,6 +149,17 @@ def test_a_bundle_holds_machine_code_for_each_architecture(nvcc, tmp_path):
         assert refusal(bundle.run, inputs).startswith("error[E503]: the bundle is for another machine")
 
 
+@pytest.mark.parametrize("name", ["jetson/xavier-gpu", "jetson/nano-gpu", "jetson/orin-gpu"])
+def test_a_bundle_for_a_board(name, tmp_path):
+    """An aarch64 library with machine code of its GPU: both are checked as it is made."""
+    target = find(name)
+    needs_compiler(*target.gpu)
+    bundle = build(tmp_path / "b", name)
+    assert cubin.contained(tmp_path / "b" / "model.so") == target.gpu
+    assert Elf.read(tmp_path / "b" / "model.so").architecture == "aarch64"
+    assert bundle.manifest["remarks"][-1] == "the numbers were not checked: its kernels are a GPU's"
+
+
 def test_the_same_model_gives_the_same_bytes(nvcc, tmp_path):
     libraries = []
     for name in ("a", "b"):
@@ -162,21 +181,6 @@ def test_a_bundle_for_another_gpu(tmp_path, nvcc, monkeypatch):
     assert refusal(Bundle.open, tmp_path / "b").endswith("for sm_80, and the GPU here is sm_75; --target nvidia/sm_75")
 
 
-def test_without_a_compiler_nothing_is_started(tmp_path, monkeypatch):
-    which = shutil.which
-    monkeypatch.setattr("shutil.which", lambda name: None if name == "nvcc" else which(name))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert refusal(build, tmp_path / "b") == (
-        "error[E405]: no CUDA compiler: nvcc is neither on the PATH nor installed as a wheel; pip install 'deburr[cuda]'"
-    )
-
-
-def test_an_architecture_that_the_compiler_does_not_know(nvcc, tmp_path):
-    told = refusal(compiler.cubin, "", "sm_20", tmp_path)
-    assert told.startswith("error[E403]: the CUDA compiler failed, ")
-    assert "Unsupported gpu architecture 'sm_20'; an older nvcc on the PATH knows older GPUs" in told
-
-
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -191,7 +195,7 @@ def test_an_architecture_that_the_compiler_does_not_know(nvcc, tmp_path):
     ],
 )
 def test_what_a_gpu_does_not_have_yet(tmp_path, monkeypatch, options, expected):
-    monkeypatch.setattr(compiler, "find", lambda: "nvcc")
+    monkeypatch.setattr(toolchain, "find", lambda architecture: None)
     assert refusal(build, tmp_path / "b", **options) == expected
 
 
