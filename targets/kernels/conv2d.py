@@ -55,7 +55,7 @@ def pad(data: Tensor, workload: Conv2d, weights: WeightLayout, extent: tuple[int
     w, dtype, shift = workload, weights.data_dtype, weights.data_shift
     batch, blocks, height, width, block = layout.activation_shape(w)
     rows = needed_size(extent[1], w.strides[0], w.kernel[0], w.dilations[0])
-    columns = needed_size(extent[2], w.strides[1], w.kernel[1], w.dilations[1])
+    columns = needed_size(extent[2], w.strides[1], layout.blocks(w.kernel[1], weights.taps) * weights.taps, w.dilations[1])
     top, left = w.pads[0], w.pads[1]
     inside = extent[0] <= batch and rows + top <= height and columns + left <= width and not top and not left
     if inside and dtype == w.dtype and not shift:

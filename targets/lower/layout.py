@@ -8,6 +8,7 @@ from deburr.ir.graph import Graph
 from deburr.ir.node import Node
 from deburr.ir.types import DType, TensorType
 from deburr.ir.value import Value
+from deburr.targets.kernels import layout
 from deburr.targets.lower import dialect
 from deburr.targets.lower.lookup import BINARY, ELEMENTWISE
 from deburr.targets.lower.movement import RESHAPES
@@ -107,6 +108,9 @@ class _Assignment:
         channels = self._image(value)[1]
         if not convolutions or value.is_output or channels > FEW_CHANNELS:
             return self.block
+        if any(use.node.get("half", 0) for use in value.uses):
+            nodes = [use.node for use in value.uses]
+            return next((block for block in (4, 8, 16) if all(_sums_sixteen(node, block) for node in nodes)), self.block)
         return channels if value.dtype is DType.FLOAT and not self.gpu else FEW_CHANNELS
 
     def _is_blockwise(self, node: Node) -> bool:
@@ -190,6 +194,12 @@ class _Assignment:
         self.graph.set_outputs(outputs)
         self.graph.rename(old, self.graph.fresh_name(f"{name} blocked"))
         self.graph.rename(new, name)
+
+
+def _sums_sixteen(node: Node, block: int) -> bool:
+    """Whether a tensor core can sum taps of a convolution together where the data has such blocks."""
+    stride, dilation = node.get("strides", (1, 1))[1], node.get("dilations", (1, 1))[1]
+    return layout.taps_of_a_sum(block, int(stride), int(dilation)) > 0
 
 
 def _images(node: Node) -> int:

@@ -20,6 +20,8 @@ from deburr.targets import link, runtime, worker
 from deburr.targets.bundle import Bundle
 from deburr.targets.elf import Elf
 from deburr.targets.emit import emit
+from deburr.targets.kernels.build import kernel
+from deburr.targets.kernels.workload import Conv2d, FloatEpilogue
 from deburr.targets.nvidia import compiler, cubin, driver, pack, source, toolchain
 from deburr.targets.target import find
 
@@ -54,10 +56,7 @@ def test_a_quantized_network_gives_the_bits_of_x86(make):
 
 
 def test_a_float16_network_multiplies_on_tensor_cores():
-    import deburr
-
-    made = deburr.optimize(read(residual_block(40)), "clean,convert-float16")
-    proto = to_proto(made)
+    proto = halved(residual_block(40))
     inputs = samples(proto, 1, 3)
     _, model, remarks = lowered(proto, TURING.name)
     _, other, _ = lowered(proto)
@@ -277,10 +276,16 @@ def test_tvm_loads_what_was_packed_and_runs_it(tmp_path, monkeypatch):
     assert content.endswith(struct.pack("<Q", 64) + header(flags=0x6004B04))
 
 
+def halved(proto):
+    import deburr
+
+    return to_proto(deburr.optimize(read(proto), "clean,convert-float16"))
+
+
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_90"])
 def test_no_kernel_spills_and_every_product_is_on_tensor_cores(nvcc, tmp_path, architecture):
-    for make in (residual_block, transformer_layer):
-        _, model, _ = lowered(quantized(make()), f"nvidia/{architecture}")
+    for proto in (quantized(residual_block()), quantized(transformer_layer()), halved(residual_block(40))):
+        _, model, _ = lowered(proto, f"nvidia/{architecture}")
         target = find(f"nvidia/{architecture}")
         with worker.without_gpu():
             executable = worker.build_module(emit(model, target), target)
@@ -296,3 +301,19 @@ def test_no_kernel_spills_and_every_product_is_on_tensor_cores(nvcc, tmp_path, a
             if "wmma.mma" in part or "dp4a" in part
         }
         assert names <= multiplying
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_wide_images_of_float16_stay_in_registers(nvcc, tmp_path, architecture):
+    """The shape of ResNet-50 that loads most at a time, residual included."""
+    import tvm
+
+    target = find(f"nvidia/{architecture}")
+    epilogue = FloatEpilogue(residual=True, low=0.0)
+    shape = Conv2d(1, 128, 28, 28, 512, (1, 1), dtype="float32", in_block=32, out_block=32, float_epilogue=epilogue, half=True)
+    with worker.without_gpu(), tvm.transform.PassContext(config=source.CONFIG):
+        built = tvm.compile(tvm.IRModule({"main": kernel(shape, target).function}), tvm.target.Target(dict(target.tvm)))
+    (code,) = pack.sources(built.mod)
+    (found,) = compiler.cubin(code, architecture, tmp_path)[1]
+    assert found.spilled == 0
+    assert "wmma.mma" in compiler.ptx(code, architecture, tmp_path)
