@@ -26,7 +26,8 @@ test: $(VENV)/.developing debian ## ruff, mypy, every test that is not slow; amo
 	$(PY) -m mypy
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
-test-slow: $(VENV)/.developing debian ## the slow tests alone
+test-slow: $(VENV)/.developing debian ## the slow tests alone; installs NVIDIA's compilers, which some of them call
+	@$(PY) -m pip install --quiet --editable ".[cuda,cuda12]" || echo "not installed: NVIDIA's compilers; the tests that call them are skipped"
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m slow
 
 # On Linux torch from PyPI brings gigabytes for CUDA. A smaller one does as well: install it into .venv first, from

@@ -21,7 +21,7 @@ from deburr.targets.check import compare, inputs_for
 from deburr.targets.device import files
 from deburr.targets.device.program import find_device
 from deburr.targets.features import architecture_here, missing_here
-from deburr.targets.nvidia import compiler, driver
+from deburr.targets.nvidia import driver, toolchain
 from deburr.targets.process import Job, build
 from deburr.targets.programs import Programs, lowered_for
 from deburr.targets.schedules.search import to_fields
@@ -136,7 +136,8 @@ def _check_gpu(target: Target, options: Options) -> None:
 
     :raises DeburrError: E405 no CUDA compiler, E503 a search for kernels, E901 a program that runs without Python.
     """
-    compiler.find()
+    for architecture in target.gpu:
+        toolchain.find(architecture)
     where = f"target {target.name!r}"
     if options.tune or options.records is not None:
         raise DeburrError(

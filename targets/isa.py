@@ -39,6 +39,7 @@ ISAS: Mapping[str, Isa] = {
     # of a warp read one piece of memory. NHWC is the case of one block, and would save nothing but the padding of the last one.
     "tensorcore": Isa(GPU, 32, 32, capability=72),
     "dp4a": Isa(GPU, 32, 32, capability=61),
+    "cuda": Isa(GPU, 32, 32, capability=50),  # no instruction for four bytes: one product after the other
 }
 
 TRIPLES: Mapping[str, str] = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}

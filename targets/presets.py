@@ -66,8 +66,8 @@ class Preset(pydantic.BaseModel):
         if best is None:
             least = min(isa.capability for isa in isas.ISAS.values() if isa.architecture == isas.GPU)
             raise DeburrError(
-                "E401", f"no schedules for {min(self.gpu, key=capability)}", where=where, why="it has no dp4a",
-                hint=f"sm_{least} is the first that has",
+                "E401", f"no schedules for {min(self.gpu, key=capability)}", where=where,
+                why="CUDA 12 makes no code for it", hint=f"sm_{least} is the oldest",
             )  # fmt: skip
         if self.isa is not None and isas.ISAS[self.isa].capability > min(map(capability, self.gpu)):
             raise DeburrError(

@@ -112,13 +112,10 @@ def optional_packages() -> Iterator[Finding]:
 
 
 def _cuda_compiler() -> Finding:
-    from deburr.ir.errors import DeburrError
-    from deburr.targets.nvidia import compiler
+    from deburr.targets.nvidia import toolchain
 
-    try:
-        return Finding("CUDA compiler", str(compiler.find()), required=False)
-    except DeburrError as error:
-        return Finding("CUDA compiler", error.hint, False, required=False)
+    told = "; ".join(map(toolchain.described, toolchain.candidates()))
+    return Finding("CUDA compiler", told or toolchain.INSTALL, bool(told), required=False)
 
 
 def _attempt(what: str, look: Callable[[], str]) -> Finding:

@@ -35,7 +35,7 @@ def define(workload: Conv2d, isa: str, extent: tuple[int, int, int]) -> Definiti
     data = te.placeholder(layout.activation_shape(workload), workload.dtype, name="data")
     weights = layout.weight_layout(workload, isa)
     weight = te.placeholder(layout.weight_shape(workload, isa), weights.dtype, name="weight")
-    if weights.along_row:
+    if weights.taps > 1:
         source = planes.copy(data, workload, weights, extent)
         sums = planes.accumulate(source, weight, workload, extent)
     else:
@@ -59,7 +59,7 @@ def pad(data: Tensor, workload: Conv2d, weights: WeightLayout, extent: tuple[int
     w, dtype, shift = workload, weights.data_dtype, weights.data_shift
     batch, blocks, height, width, block = layout.activation_shape(w)
     rows = needed_size(extent[1], w.strides[0], w.kernel[0], w.dilations[0])
-    columns = needed_size(extent[2], w.strides[1], w.kernel[1], w.dilations[1])
+    columns = needed_size(extent[2], w.strides[1], layout.blocks(w.kernel[1], weights.taps) * weights.taps, w.dilations[1])
     top, left = w.pads[0], w.pads[1]
     inside = extent[0] <= batch and rows + top <= height and columns + left <= width and not top and not left
     if inside and dtype == w.dtype and not shift:

@@ -40,7 +40,9 @@ def conv2d_fragments(workload: Conv2d, isa: str, extent: tuple[int, int, int]) -
     def pixel(n: Expression, o: Expression, y: Expression, *at: Expression) -> Expression:
         (io, kh, kw, k, eight, one, channel), first = at, conv2d.first_input_block(w, o) if by_output else 0
         row = y * w.strides[0] + kh * w.dilations[0]
-        column = (eight * PIXELS + one) * w.strides[1] + kw * w.dilations[1]
+        column = (eight * PIXELS + one) * w.strides[1] + kw * w.dilations[1] * weights.taps
+        if weights.taps > 1:  # the group is of several pixels
+            return source[n, first + io, row, column + channel // w.in_block, channel % w.in_block]
         return conv2d.signed(source[n, first + io, row, column, k * group + channel], weights.data_shift)
 
     shape = (images, outputs if by_output else 1, rows, spanned, height, width, parts, columns // PIXELS, PIXELS, group)

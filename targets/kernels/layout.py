@@ -10,7 +10,7 @@ from deburr.targets.kernels.workload import Conv2d
 
 @dataclass(frozen=True, slots=True)
 class WeightLayout:
-    """Packed weights of a convolution: ``[O/ob, J, kh, kw, ib/group, ob, group]``.
+    """Packed weights of a convolution: ``[O/ob, J, kh, kw/taps, ib*taps/group, ob, group]``.
 
     J counts the input blocks that one output block reads: all of them, or with groups only the few that its groups span
     (`first_input_block`); a weight between channels of different groups is 0.
@@ -21,8 +21,7 @@ class WeightLayout:
     :param data_shift: what is taken off them there; the bias makes up for it.
     :param pixels: neighbours in a row that one instruction multiplies together, with as many output channels: its sums are a
         square, and so they lie.
-    :param along_row: whether the group is of neighbours in a row of the window, not of channels, of which a block has one:
-        ``[O/ob, I, kh, kw/group, 1, ob, group]`` (`planes`).
+    :param taps: neighbours in a row of the window that one instruction sums, the channels of each: images of few channels.
     """
 
     group: int
@@ -30,7 +29,7 @@ class WeightLayout:
     data_dtype: str
     data_shift: int = 0
     pixels: int = 1
-    along_row: bool = False
+    taps: int = 1
 
 
 def weight_layout(workload: Conv2d, isa: str) -> WeightLayout:
@@ -39,17 +38,20 @@ def weight_layout(workload: Conv2d, isa: str) -> WeightLayout:
     VNNI's vpdpbusd, 512 bits wide or 256, and i8mm's usdot take four u8 x s8; i8mm's usmmla takes eight, for two pixels. sdot
     takes four s8 x s8, so 128 is taken off the data. AVX2 has vpmaddubsw, whose int16 sums saturate, so both sides are widened
     to int16 and vpmaddwd takes two; NEON without sdot widens as well. The plain path leaves the choice to LLVM. A tensor core
-    takes sixteen s8 x s8 or float16, dp4a four bytes; images of few channels have no sixteen.
+    takes sixteen s8 x s8 or float16, dp4a four bytes; images of few channels have no sixteen, but neighbours in a row do, of
+    float16. GPUs without dp4a multiply one by one, u8 as it is.
     """
     on_tensor_cores = isa == "tensorcore" and workload.in_block % 16 == 0 and workload.out_block % 32 == 0
-    if on_tensor_cores and workload.half:
-        return WeightLayout(16, "float16", "float16")
+    taps = taps_of_a_sum(workload.in_block, workload.strides[1], workload.dilations[1])
+    if isa == "tensorcore" and workload.out_block % 32 == 0 and workload.half and taps:
+        return WeightLayout(16, "float16", "float16", taps=taps)
     if workload.dtype == "float32":
         return WeightLayout(1, "float32", "float32")
     if on_tensor_cores:
         return WeightLayout(16, "int8", "int8", 128)
     if is_gpu(isa):
-        return WeightLayout(4 if workload.in_block % 4 == 0 else 1, "int8", "int8", 128)
+        by_fours = isa != "cuda" and workload.in_block % 4 == 0
+        return WeightLayout(4, "int8", "int8", 128) if by_fours else WeightLayout(1, "int8", "uint8")
     planes = workload.in_block == 1 and workload.dilations[1] == 1
     return _along_row(isa, workload.out_block) if planes else _of_blocks(workload, isa)
 
@@ -72,13 +74,23 @@ def _of_blocks(workload: Conv2d, isa: str) -> WeightLayout:
 def _along_row(isa: str, out_block: int) -> WeightLayout:
     """For integers where each channel lies in a plane of its own: the same instructions, on neighbours in a row."""
     if isa in ("avx512vnni", "avxvnni") and out_block % ISAS[isa].lanes == 0:
-        return WeightLayout(4, "int8", "uint8", along_row=True)
+        return WeightLayout(4, "int8", "uint8", taps=4)
     if isa in ("dotprod", "i8mm") and out_block % 4 == 0:
         kind, shift = ("uint8", 0) if isa == "i8mm" else ("int8", 128)
-        return WeightLayout(4, "int8", kind, shift, along_row=True)
+        return WeightLayout(4, "int8", kind, shift, taps=4)
     if isa in ("avx512vnni", "avxvnni", "avx2") and out_block % 8 == 0:
-        return WeightLayout(2, "int16", "int16", along_row=True)
+        return WeightLayout(2, "int16", "int16", taps=2)
     return WeightLayout(1, "int16", "int16")
+
+
+def taps_of_a_sum(in_block: int, stride: int, dilation: int) -> int:
+    """Neighbours in a row of the window that sixteen float16 hold, channels and all; 0 where they do not lie together.
+
+    A fragment of a tensor core wants its pixels whole vectors of 16 bytes apart.
+    """
+    if in_block % 16 == 0:
+        return 1
+    return 16 // in_block if 16 % in_block == 0 and in_block >= 4 and stride * in_block % 8 == 0 and dilation == 1 else 0
 
 
 def of_memory(weights: WeightLayout, isa: str) -> WeightLayout:
@@ -130,10 +142,9 @@ def _spans(workload: Conv2d) -> list[tuple[int, int]]:
 def weight_shape(workload: Conv2d, isa: str) -> tuple[int, ...]:
     """Shape of the packed weights of a convolution that is not depthwise."""
     w, weights = workload, weight_layout(workload, isa)
-    spanned, outputs, (height, width) = input_blocks_spanned(w), blocks(w.out_channels, w.out_block), w.kernel
-    if weights.along_row:
-        return (outputs, spanned, height, -(-width // weights.group), 1, w.out_block, weights.group)
-    return (outputs, spanned, height, width, w.in_block // weights.group, w.out_block, weights.group)
+    spanned, outputs = input_blocks_spanned(w), blocks(w.out_channels, w.out_block)
+    parts = w.in_block * weights.taps // weights.group
+    return (outputs, spanned, w.kernel[0], blocks(w.kernel[1], weights.taps), parts, w.out_block, weights.group)
 
 
 def depthwise_layout(workload: Conv2d, isa: str) -> WeightLayout:

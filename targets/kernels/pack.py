@@ -122,21 +122,18 @@ def _pack_weight(workload: Conv2d, isa: str, weight: Array) -> Array:
 
 
 def _pack_dense(workload: Conv2d, isa: str, weight: Array) -> Array:
-    """``[O, I/g, kh, kw] -> [O/ob, J, kh, kw, ib/group, ob, group]``; each group at its place in a span of J blocks."""
+    """``[O, I/g, kh, kw]`` as `WeightLayout` has it; each group of channels at its place in a span of J blocks."""
     w, kind = workload, layout.weight_layout(workload, isa)
     outputs, spanned, height, width, parts, block, group = layout.weight_shape(w, isa)
-    wide = np.zeros((outputs * block, spanned * w.in_block, *w.kernel), np.dtype(kind.dtype))
+    wide = np.zeros((outputs * block, spanned * w.in_block, height, width * kind.taps), np.dtype(kind.dtype))
     outputs_per_group, inputs_per_group = w.out_channels // w.groups, w.in_channels // w.groups
     for index, first in enumerate(layout.first_input_blocks(w)):
         rows = np.arange(index * block, min((index + 1) * block, w.out_channels))
         columns = (rows // outputs_per_group * inputs_per_group - first * w.in_block)[:, None] + np.arange(inputs_per_group)
-        wide[rows[:, None], columns] = weight[rows]
-    if kind.along_row:
-        columns_more = np.pad(wide, [(0, 0)] * 3 + [(0, width * group - w.kernel[1])])
-        split = columns_more.reshape(outputs, block, spanned, height, width, parts, group)
-        return np.ascontiguousarray(split.transpose(0, 2, 3, 4, 5, 1, 6))
-    split = wide.reshape(outputs, block, spanned, parts, group, height, width)
-    return np.ascontiguousarray(split.transpose(0, 2, 5, 6, 3, 1, 4))
+        wide[rows[:, None], columns, :, : w.kernel[1]] = weight[rows]
+    split = wide.reshape(outputs, block, spanned, w.in_block, height, width, kind.taps)
+    summed = split.transpose(0, 2, 4, 5, 1, 6, 3).reshape(outputs, spanned, height, width, block, parts, group)
+    return np.ascontiguousarray(summed.swapaxes(4, 5))
 
 
 def _pack_depthwise(workload: Conv2d, isa: str, weight: Array) -> Array:

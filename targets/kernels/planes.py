@@ -34,7 +34,7 @@ def pays(readers: Sequence[Conv2d], isa: str) -> bool:
 
 def _pays(blocks: Conv2d, planes: Conv2d, isa: str) -> bool:
     # Rows of a prime number of columns would be copied one byte at a time.
-    along_row = layout.weight_layout(planes, isa).along_row and vector(planes.in_width) >= SHORTEST
+    along_row = layout.weight_layout(planes, isa).taps > 1 and vector(planes.in_width) >= SHORTEST
     return along_row and _steps(planes, isa) <= _steps(blocks, isa)
 
 

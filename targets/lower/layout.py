@@ -8,7 +8,7 @@ from deburr.ir.graph import Graph
 from deburr.ir.node import Node
 from deburr.ir.types import DType, TensorType
 from deburr.ir.value import Value
-from deburr.targets.kernels import planes
+from deburr.targets.kernels import layout, planes
 from deburr.targets.kernels.workload import Conv2d
 from deburr.targets.lower import dialect
 from deburr.targets.lower.lookup import BINARY, ELEMENTWISE
@@ -112,9 +112,12 @@ class _Assignment:
         channels = self._image(value)[1]
         if not convolutions or value.is_output or channels > FEW_CHANNELS:
             return self.block
+        nodes = [use.node for use in value.uses]
+        if self.target.gpu and any(node.get("half", 0) for node in nodes):
+            return next((block for block in (4, 8, 16) if all(_sums_sixteen(node, block) for node in nodes)), self.block)
         if value.dtype is DType.FLOAT and not self.target.gpu:
             return channels
-        return 1 if planes.pays([self._few_channels(use.node, value) for use in value.uses], self.target.isa) else FEW_CHANNELS
+        return 1 if planes.pays([self._few_channels(node, value) for node in nodes], self.target.isa) else FEW_CHANNELS
 
     def _few_channels(self, node: Node, image: Value) -> Conv2d:
         """A convolution that reads `image`, as far as layouts are concerned."""
@@ -206,6 +209,12 @@ class _Assignment:
         self.graph.set_outputs(outputs)
         self.graph.rename(old, self.graph.fresh_name(f"{name} blocked"))
         self.graph.rename(new, name)
+
+
+def _sums_sixteen(node: Node, block: int) -> bool:
+    """Whether a tensor core can sum taps of a convolution together where the data has such blocks."""
+    stride, dilation = node.get("strides", (1, 1))[1], node.get("dilations", (1, 1))[1]
+    return layout.taps_of_a_sum(block, int(stride), int(dilation)) > 0
 
 
 def _images(node: Node) -> int:

@@ -1,21 +1,19 @@
-"""NVIDIA's compiler: where it is, and what it makes of the kernels. It needs no GPU."""
+"""What NVIDIA's compiler makes of the kernels. It needs no GPU."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deburr.ir.errors import DeburrError
-from deburr.targets.nvidia import source
+from deburr.targets.nvidia import source, toolchain
+from deburr.targets.nvidia.toolchain import Toolchain
 
-INSTALL = "pip install 'deburr[cuda]'"
 # No fast math: a division stays one, and exp is right to the last places. Requantization asks for neither.
-OPTIONS = ("-O3", "-w", "-std=c++17")
+OPTIONS = ("-w", "-std=c++17", "--ptxas-options=-v")
 _ENTRY = re.compile(r"Compiling entry function '(\w+)'")
 _NUMBERS = {name: re.compile(text) for name, text in {
     "spilled": r"(\d+) bytes spill stores", "registers": r"Used (\d+) registers", "shared": r"(\d+) bytes smem"
@@ -37,52 +35,31 @@ class Kernel:
     shared: int
 
 
-def find() -> Path:
-    """nvcc: on the PATH, or out of the wheel.
-
-    :raises DeburrError: E405.
-    """
-    named = shutil.which("nvcc")
-    if named is not None:
-        return Path(named)
-    spec = importlib.util.find_spec("nvidia")
-    for folder in [] if spec is None else list(spec.submodule_search_locations or []):
-        found = sorted(Path(folder).glob("cu*/bin/nvcc"))
-        if found:
-            return found[-1]
-    raise DeburrError(
-        "E405", "no CUDA compiler", why="nvcc is neither on the PATH nor installed as a wheel", hint=INSTALL
-    )  # fmt: skip
-
-
-def cubin(code: str, architecture: str, folder: Path) -> tuple[bytes, list[Kernel]]:
+def cubin(code: str, architecture: str, folder: Path, by: Toolchain | None = None) -> tuple[bytes, list[Kernel]]:
     """Machine code for an architecture ("sm_80"), and ptxas's facts.
 
     :param folder: for files on the way.
-    :raises DeburrError: E405, E403 where the compiler fails: also where it does not know the architecture (any more).
+    :param by: the first that knows the architecture if None.
+    :raises DeburrError: E405 where no compiler here knows the architecture, E403 where it fails.
     """
-    given, made = folder / "kernels.cu", folder / f"kernels.{architecture}.cubin"
-    given.write_text(source.complete(code), encoding="utf-8")
-    told = _run(find(), [*OPTIONS, f"-arch={architecture}", "-cubin", "-Xptxas", "-v", "-o", str(made), str(given)])
+    made, told = _compiled("cubin", code, architecture, folder, by)
     return made.read_bytes(), facts(told)
 
 
-def ptx(code: str, architecture: str, folder: Path) -> str:
+def ptx(code: str, architecture: str, folder: Path, by: Toolchain | None = None) -> str:
     """The assembly that ptxas gets, in which instructions can be counted.
 
     :raises DeburrError: as `cubin`.
     """
-    given, made = folder / "kernels.cu", folder / f"kernels.{architecture}.ptx"
-    given.write_text(source.complete(code), encoding="utf-8")
-    _run(find(), [*OPTIONS, f"-arch={architecture}", "-ptx", "-o", str(made), str(given)])
-    return made.read_text(encoding="utf-8")
+    return _compiled("ptx", code, architecture, folder, by)[0].read_text(encoding="utf-8")
 
 
-def bind(cubins: dict[str, bytes], folder: Path) -> bytes:
+def bind(cubins: dict[str, bytes], folder: Path, by: Toolchain | None = None) -> bytes:
     """One file that a driver takes its own machine code from: the cubin itself where there is only one.
 
     :param cubins: by architecture.
-    :raises DeburrError: E403.
+    :param by: what made that of the oldest architecture, and so knows all of them, if None.
+    :raises DeburrError: E403, E405.
     """
     if len(cubins) == 1:
         return next(iter(cubins.values()))
@@ -90,10 +67,23 @@ def bind(cubins: dict[str, bytes], folder: Path) -> bytes:
     for architecture, content in cubins.items():
         path = folder / f"{architecture}.cubin"
         path.write_bytes(content)
-        images.append(f"--image3=kind=elf,sm={architecture.removeprefix('sm_')},file={path}")
+        images.append((architecture, path))
     made = folder / "kernels.fatbin"
-    _run(find().resolve().parent / "fatbinary", [f"--create={made}", "-64", "--compress-mode", "none", *images])
+    chosen = by or toolchain.find(min(cubins, key=lambda name: int(name.removeprefix("sm_"))))
+    if not chosen.binder.exists():
+        raise DeburrError(
+            "E405", "the CUDA compiler is not whole", where=str(chosen.binder), why="it is missing", hint=toolchain.INSTALL
+        )
+    _run(chosen.bind(images, made))
     return made.read_bytes()
+
+
+def _compiled(kind: str, code: str, architecture: str, folder: Path, by: Toolchain | None) -> tuple[Path, str]:
+    """What was made, and what the compiler told."""
+    given, made = folder / "kernels.cu", folder / f"kernels.{architecture}.{kind}"
+    given.write_text(source.complete(code), encoding="utf-8")
+    chosen = by or toolchain.find(architecture)
+    return made, _run(chosen.compile(kind, architecture, given, made, OPTIONS))
 
 
 def facts(told: str) -> list[Kernel]:
@@ -106,24 +96,22 @@ def facts(told: str) -> list[Kernel]:
     return found
 
 
-def _run(tool: Path, arguments: Sequence[str]) -> str:
+def _run(command: Sequence[str]) -> str:
     """What a tool of NVIDIA's tells.
 
     :raises DeburrError: E403, E405.
     """
-    command = [str(tool) if tool.exists() else tool.name, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     except OSError as error:
         why = error.strerror or str(error)
-        raise DeburrError("E405", "the CUDA compiler is not whole", where=command[0], why=why, hint=INSTALL) from error
+        raise DeburrError(
+            "E405", "the CUDA compiler is not whole", where=command[0], why=why, hint=toolchain.INSTALL
+        ) from error
     if done.returncode:
         lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if "error" in line or "fatal" in line]
         why = (lines or [f"exit status {done.returncode}"])[0][:300]
-        hint = (
-            "an older nvcc on the PATH knows older GPUs"
-            if "Unsupported gpu" in why
-            else "is it of one release with its headers?"
+        raise DeburrError(
+            "E403", "the CUDA compiler failed", where=command[0], why=why, hint="is it of one release with its headers?"
         )
-        raise DeburrError("E403", "the CUDA compiler failed", where=command[0], why=why, hint=hint)
     return done.stderr + done.stdout

@@ -32,11 +32,15 @@ CONFIG = {"tirx.disable_storage_rewrite": True}
 
 THREADS = 512  # of a multiprocessor, which then has 128 registers for each
 _BOUNDS = re.compile(r"__launch_bounds__\((\d+)\)")
+_UNROLLED_BARRIER = re.compile(r"^( *#pragma unroll[^\n]*\n)((?: *__syncthreads\(\);\n)+)", re.MULTILINE)
 
 
 def complete(source: str) -> str:
     """What a compiler for CUDA takes.
 
-    It hears how many blocks are to share a multiprocessor: else ptxas aims at more of them, and spills registers for that.
+    It hears how many blocks are to share a multiprocessor: else ptxas aims at more of them, and spills registers for that. TVM
+    puts barriers between a loop and how far it is to be unrolled, which then holds for nothing: the loop is unrolled whole, and
+    all that it loads waits in registers at a time.
     """
-    return PRELUDE + _BOUNDS.sub(lambda found: f"__launch_bounds__({found[1]}, {max(1, THREADS // int(found[1]))})", source)
+    bounded = _BOUNDS.sub(lambda found: f"__launch_bounds__({found[1]}, {max(1, THREADS // int(found[1]))})", source)
+    return PRELUDE + _UNROLLED_BARRIER.sub(r"\2\1", bounded)

@@ -25,8 +25,8 @@ def dot(weights: WeightLayout, workload: Conv2d) -> Dot | None:
     if weights.pixels == 2:
         return Dot(_usmmla(workload.strides[1]), 2, 8, parts=2, pixels_inside=True, pixels=2)
     parts = {"int8": 4, "int16": 8, "float32": 4}[weights.dtype]
-    parts = 1 if weights.along_row else min(parts, in_block // weights.group)
-    if out_block % LANES or (in_block % (parts * weights.group) and not weights.along_row) or parts == 3:
+    parts = 1 if weights.taps > 1 else min(parts, in_block // weights.group)
+    if out_block % LANES or (in_block % (parts * weights.group) and not weights.taps > 1) or parts == 3:
         return None
     return Dot(
         _by_element(weights.data_dtype, weights.dtype, weights.group, parts), LANES, weights.group, parts, pixels_inside=True

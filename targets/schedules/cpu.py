@@ -28,7 +28,7 @@ def convolution(module: Module, workload: Conv2d, isa: str, tile: ConvSchedule) 
     output, accumulate = schedule.get_sblock("output"), schedule.get_sblock("accumulate")
     task, inner = _cut_output(schedule, output, tile)
     schedule.compute_at(accumulate, inner, preserve_unit_loops=True)
-    pad_in_task(schedule, task, planes.vector(workload.in_width) if layout.weight_layout(workload, isa).along_row else 0)
+    pad_in_task(schedule, task, planes.vector(workload.in_width) if layout.weight_layout(workload, isa).taps > 1 else 0)
     steps = schedule.get_loops(accumulate)[-5:-2]
     register_tile(schedule, accumulate, Reduction(5, tile.unroll), dot(workload, isa))
     if prefetch.pays(workload, tile):

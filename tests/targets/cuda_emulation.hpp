@@ -228,17 +228,20 @@ template <typename Use, int M, int N, int K, typename T, typename Layout = void>
   T at(int row, int column) const { return kInRows ? x[row * kColumns + column] : x[column * kRows + row]; }
 };
 
-inline void check(const void *address, size_t stride, size_t bytes) {
-  if (reinterpret_cast<uintptr_t>(address) % bytes || stride % bytes) emulation::fail("a matrix that is not aligned");
+inline void check(const void *address, size_t stride, size_t start, size_t line) {
+  if (reinterpret_cast<uintptr_t>(address) % start || stride % line) emulation::fail("a matrix that is not aligned");
 }
 
 template <typename F, typename V> void fill_fragment(F &f, V value) {
   for (int i = 0; i < f.num_elements; ++i) f.x[i] = value;
 }
 
-// The start of each row (or column) is aligned with what a thread of the warp holds of the fragment.
+// The start of each row (or column) is aligned with what a thread of the warp holds of the fragment. Of float16 each thread
+// holds 32 bytes whatever the shape, and CUDA's own guide asks for that of the first row, and for 16 bytes of the others.
 template <typename F, typename T> void load_matrix_sync(F &f, const T *from, unsigned stride) {
-  check(from, stride * sizeof(T), F::kRows * F::kColumns * sizeof(T) / emulation::kWarp);
+  const size_t held = F::kRows * F::kColumns * sizeof(T) / emulation::kWarp;
+  const bool is_half = std::is_same_v<T, half>;
+  check(from, stride * sizeof(T), is_half ? 32 : held, is_half ? 16 : held);
   const int lines = F::kInRows ? F::kRows : F::kColumns, length = F::kInRows ? F::kColumns : F::kRows;
   for (int i = 0; i < f.num_elements; ++i) f.x[i] = from[i / length % lines * stride + i % length];
 }
@@ -255,7 +258,8 @@ template <typename D, typename A, typename B, typename C> void mma_sync(D &d, co
 }
 
 template <typename F, typename T> void store_matrix_sync(T *to, const F &f, unsigned stride, layout_t layout) {
-  check(to, stride * sizeof(T), F::kRows * F::kColumns * sizeof(T) / emulation::kWarp);
+  const size_t held = F::kRows * F::kColumns * sizeof(T) / emulation::kWarp;
+  check(to, stride * sizeof(T), held, held);
   if (emulation::lane()) return;
   for (int m = 0; m < F::kRows; ++m)
     for (int n = 0; n < F::kColumns; ++n)

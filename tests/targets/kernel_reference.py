@@ -22,7 +22,11 @@ TARGETS = {
 
 # NVIDIA GPUs, whose kernels cuda_emulation runs on this CPU: slowly, so that few of the tests that go over TARGETS take them.
 TURING = targets.find("nvidia/sm_75")
-GPUS = {"tensorcore": TURING, "dp4a": replace(TURING, name="pascal", isa="dp4a", gpu=("sm_61",))}
+GPUS = {
+    "tensorcore": TURING,
+    "dp4a": replace(TURING, name="pascal", isa="dp4a", gpu=("sm_61",)),
+    "cuda": replace(TURING, name="maxwell", isa="cuda", gpu=("sm_53",)),
+}
 EVERY = {**TARGETS, **GPUS}
 
 

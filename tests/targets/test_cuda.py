@@ -1,11 +1,11 @@
 """Programs for NVIDIA GPUs: whole networks in the emulation, bundles with cubins, and what is refused without a GPU."""
 
-import shutil
 import struct
 
 import cuda_emulation
 import numpy as np
 import pytest
+from kernel_reference import GPUS
 from models import Builder, concat_branches, conv_chain, depthwise_separable, residual_block, samples, transformer_layer
 from program import execute, lowered, quantized
 from refusals import refusal
@@ -18,20 +18,29 @@ from deburr.ir.onnx_writer import to_proto
 from deburr.targets import compile as compiling
 from deburr.targets import link, runtime, worker
 from deburr.targets.bundle import Bundle
+from deburr.targets.elf import Elf
 from deburr.targets.emit import emit
-from deburr.targets.nvidia import compiler, cubin, driver, pack
+from deburr.targets.kernels.build import kernel
+from deburr.targets.kernels.workload import Conv2d, FloatEpilogue
+from deburr.targets.nvidia import compiler, cubin, driver, pack, source, toolchain
 from deburr.targets.target import find
 
 TURING = find("nvidia/sm_75")
 
 
-@pytest.fixture
-def nvcc():
-    """The compiler, where there is one: in CI there mostly is none, and what needs it is skipped."""
+def needs_compiler(*architectures):
+    """Skip the test where no compiler makes code for these."""
     try:
-        return compiler.find()
+        for architecture in architectures:
+            toolchain.find(architecture)
     except DeburrError as error:
         pytest.skip(f"kernels for GPUs are not compiled here: {error}")
+
+
+@pytest.fixture
+def nvcc():
+    """Any compiler for GPUs that are not old: there may be none."""
+    needs_compiler("sm_75", "sm_80", "sm_86", "sm_89", "sm_90")
 
 
 @pytest.mark.parametrize("make", [residual_block, depthwise_separable, concat_branches, transformer_layer])
@@ -41,15 +50,13 @@ def test_a_quantized_network_gives_the_bits_of_x86(make):
     _, model, _ = lowered(proto, TURING.name)
     _, other, _ = lowered(proto)
     expected = execute(other, inputs)
-    for name, array in cuda_emulation.run_model(model, inputs, TURING).items():
-        np.testing.assert_array_equal(array, expected[name])
+    for target in (TURING, GPUS["cuda"]):
+        for name, array in cuda_emulation.run_model(model, inputs, target).items():
+            np.testing.assert_array_equal(array, expected[name])
 
 
 def test_a_float16_network_multiplies_on_tensor_cores():
-    import deburr
-
-    made = deburr.optimize(read(residual_block(40)), "clean,convert-float16")
-    proto = to_proto(made)
+    proto = halved(residual_block(40))
     inputs = samples(proto, 1, 3)
     _, model, remarks = lowered(proto, TURING.name)
     _, other, _ = lowered(proto)
@@ -141,6 +148,17 @@ def test_a_bundle_holds_machine_code_for_each_architecture(nvcc, tmp_path):
         assert refusal(bundle.run, inputs).startswith("error[E503]: the bundle is for another machine")
 
 
+@pytest.mark.parametrize("name", ["jetson/xavier-gpu", "jetson/nano-gpu", "jetson/orin-gpu"])
+def test_a_bundle_for_a_board(name, tmp_path):
+    """An aarch64 library with machine code of its GPU: both are checked as it is made."""
+    target = find(name)
+    needs_compiler(*target.gpu)
+    bundle = build(tmp_path / "b", name)
+    assert cubin.contained(tmp_path / "b" / "model.so") == target.gpu
+    assert Elf.read(tmp_path / "b" / "model.so").architecture == "aarch64"
+    assert bundle.manifest["remarks"][-1] == "the numbers were not checked: its kernels are a GPU's"
+
+
 def test_the_same_model_gives_the_same_bytes(nvcc, tmp_path):
     libraries = []
     for name in ("a", "b"):
@@ -162,21 +180,6 @@ def test_a_bundle_for_another_gpu(tmp_path, nvcc, monkeypatch):
     assert refusal(Bundle.open, tmp_path / "b").endswith("for sm_80, and the GPU here is sm_75; --target nvidia/sm_75")
 
 
-def test_without_a_compiler_nothing_is_started(tmp_path, monkeypatch):
-    which = shutil.which
-    monkeypatch.setattr("shutil.which", lambda name: None if name == "nvcc" else which(name))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert refusal(build, tmp_path / "b") == (
-        "error[E405]: no CUDA compiler: nvcc is neither on the PATH nor installed as a wheel; pip install 'deburr[cuda]'"
-    )
-
-
-def test_an_architecture_that_the_compiler_does_not_know(nvcc, tmp_path):
-    told = refusal(compiler.cubin, "", "sm_20", tmp_path)
-    assert told.startswith("error[E403]: the CUDA compiler failed, ")
-    assert "Unsupported gpu architecture 'sm_20'; an older nvcc on the PATH knows older GPUs" in told
-
-
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -191,7 +194,7 @@ def test_an_architecture_that_the_compiler_does_not_know(nvcc, tmp_path):
     ],
 )
 def test_what_a_gpu_does_not_have_yet(tmp_path, monkeypatch, options, expected):
-    monkeypatch.setattr(compiler, "find", lambda: "nvcc")
+    monkeypatch.setattr(toolchain, "find", lambda architecture: None)
     assert refusal(build, tmp_path / "b", **options) == expected
 
 
@@ -225,6 +228,12 @@ ptxas info    : Compiling entry function 'two' for 'sm_80'
 ptxas info    : Used 10 registers, used 0 barriers, 368 bytes cmem[0]
 """
     assert compiler.facts(told) == [compiler.Kernel("one", 80, 4, 10496), compiler.Kernel("two", 10, 0, 0)]
+
+
+def test_how_far_a_loop_is_unrolled_stands_right_before_it():
+    """Between the two TVM puts barriers, after which no compiler takes it for the loop's."""
+    written = "  #pragma unroll 4\n  __syncthreads();\n  for (int i = 0; i < 16; ++i) {\n"
+    assert source.complete(written).endswith("  __syncthreads();\n  #pragma unroll 4\n  for (int i = 0; i < 16; ++i) {\n")
 
 
 def test_code_takes_the_place_of_its_source():
@@ -267,10 +276,16 @@ def test_tvm_loads_what_was_packed_and_runs_it(tmp_path, monkeypatch):
     assert content.endswith(struct.pack("<Q", 64) + header(flags=0x6004B04))
 
 
+def halved(proto):
+    import deburr
+
+    return to_proto(deburr.optimize(read(proto), "clean,convert-float16"))
+
+
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_90"])
 def test_no_kernel_spills_and_every_product_is_on_tensor_cores(nvcc, tmp_path, architecture):
-    for make in (residual_block, transformer_layer):
-        _, model, _ = lowered(quantized(make()), f"nvidia/{architecture}")
+    for proto in (quantized(residual_block()), quantized(transformer_layer()), halved(residual_block(40))):
+        _, model, _ = lowered(proto, f"nvidia/{architecture}")
         target = find(f"nvidia/{architecture}")
         with worker.without_gpu():
             executable = worker.build_module(emit(model, target), target)
@@ -286,3 +301,19 @@ def test_no_kernel_spills_and_every_product_is_on_tensor_cores(nvcc, tmp_path, a
             if "wmma.mma" in part or "dp4a" in part
         }
         assert names <= multiplying
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_wide_images_of_float16_stay_in_registers(nvcc, tmp_path, architecture):
+    """The shape of ResNet-50 that loads most at a time, residual included."""
+    import tvm
+
+    target = find(f"nvidia/{architecture}")
+    epilogue = FloatEpilogue(residual=True, low=0.0)
+    shape = Conv2d(1, 128, 28, 28, 512, (1, 1), dtype="float32", in_block=32, out_block=32, float_epilogue=epilogue, half=True)
+    with worker.without_gpu(), tvm.transform.PassContext(config=source.CONFIG):
+        built = tvm.compile(tvm.IRModule({"main": kernel(shape, target).function}), tvm.target.Target(dict(target.tvm)))
+    (code,) = pack.sources(built.mod)
+    (found,) = compiler.cubin(code, architecture, tmp_path)[1]
+    assert found.spilled == 0
+    assert "wmma.mma" in compiler.ptx(code, architecture, tmp_path)

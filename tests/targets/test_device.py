@@ -3,14 +3,13 @@
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from emulated import TARGETS, device_files, needs_qemu
-from models import conv_chain, residual_block, samples
+from models import residual_block, samples
 from program import quantized
 from refusals import refusal
 
@@ -21,8 +20,6 @@ from deburr.targets.bundle import Bundle
 from deburr.targets.device import runtime_libraries
 from deburr.targets.device.program import DeviceProgram, find_device
 from deburr.targets.device.qemu import Qemu
-from deburr.targets.link import check
-from deburr.targets.presets import built_in
 from deburr.targets.target import find
 
 FASHION_MNIST = Path(__file__).parent.parent.parent / "examples" / "fashion_mnist"
@@ -197,22 +194,3 @@ def test_fashion_mnist_from_the_shell(tmp_path, isa, cpus):
     expected = np.load(tmp_path / "here.npz")["logits"]
     for cpu in cpus:
         np.testing.assert_array_equal(np.load(tmp_path / f"there-{cpu}.npz")["logits"], expected, err_msg=cpu)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", built_in())
-def test_every_preset_compiles_and_links(name, tmp_path):
-    """And computes what ONNX Runtime does, where this CPU can run it (`benchmarks/presets.py` emulates the others).
-
-    Android's link as shared libraries do that take nothing from the C library: the NDK is not at hand.
-    """
-    pytest.importorskip("ziglang", reason="no cross compiler: pip install ziglang")
-    target = find(name)
-    if target.triple.endswith("-android"):
-        target = replace(target, tvm={**target.tvm, "mtriple": "aarch64-linux-gnu"})
-    proto = quantized(conv_chain())
-    onnx.checker.check_model(proto)
-    made = compiling.compile(read(proto), tmp_path / "bundle", target=target, runtime=False)
-    (library,) = (tmp_path / "bundle").glob("model.*")
-    check(library, target)
-    assert made.manifest["target"]["name"] == name

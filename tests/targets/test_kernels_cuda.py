@@ -100,6 +100,10 @@ HALVES = {
     "3x3": convolution(1, 64, 14, 14, 64, (3, 3), pads=(1, 1, 1, 1)),
     "3x3, stride 2, odd": convolution(1, 40, 15, 9, 70, (3, 3), (2, 2), pads=(1, 1, 1, 1)),
     "1x1": convolution(1, 70, 7, 7, 33, (1, 1)),
+    "7x7 on the first layer": convolution(1, 3, 35, 36, 64, (7, 7), (2, 2), (3, 3, 3, 3), in_block=4),
+    "3x3 on the first layer": convolution(2, 3, 17, 30, 40, (3, 3), pads=(1, 1, 1, 1), in_block=8),
+    "3x3, stride 3, rows apart, odd": convolution(1, 1, 20, 29, 32, (3, 2), (1, 3), (0, 1, 0, 0), (2, 1), in_block=8),
+    "11x11, stride 4": convolution(1, 3, 43, 43, 32, (11, 11), (4, 4), (2, 2, 2, 2), in_block=4),
 }
 
 

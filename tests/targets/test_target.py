@@ -71,7 +71,7 @@ def test_a_gpu_is_what_its_architectures_share(board):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('gpu = ["sm_52"]', "no schedules for sm_52, {}: it has no dp4a; sm_61 is the first that has"),
+        ('gpu = ["sm_35"]', "no schedules for sm_35, {}: CUDA 12 makes no code for it; sm_50 is the oldest"),
         ('gpu = ["sm_61"]\nisa = "tensorcore"', "sm_61 cannot run isa 'tensorcore', {}; write isa = 'dp4a', or leave it out"),
         ('isa = "dp4a"', "a broken preset, {}: isa 'dp4a' is a GPU's; gpu = [\"sm_80\"] names the architecture"),
         ('gpu = ["sm_80"]\nisa = "avx2"', "a broken preset, {}: isa 'avx2' is no GPU's; gpu = "),

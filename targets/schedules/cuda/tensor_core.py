@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from deburr.targets.kernels import layout
 from deburr.targets.schedules.cuda import elementwise, threads, wmma
 
 if TYPE_CHECKING:
@@ -23,16 +24,28 @@ if TYPE_CHECKING:
 
 
 VECTOR = 16  # bytes that a thread loads at a time
+ALIGNED = 32  # bytes: where a fragment of float16 begins
 
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    """How the data lies: the stride of neighbouring pixels, and how many elements a thread can load at a time; and what it is
-    multiplied as (wmma.py)."""
+    """How the data lies, and what it is multiplied as (wmma.py).
+
+    :param stride: of neighbouring pixels.
+    :param widest: elements that a thread can load at a time.
+    :param few: channels of a pixel, where sums go over several neighbours; else 0.
+    """
 
     stride: int
     widest: int
     kind: str
+    few: int = 0
+
+    def load(self) -> str:
+        """The instruction that makes a fragment of it."""
+        if self.few:
+            return wmma.load_half_neighbours(self.stride, self.few)
+        return wmma.load_half_data(self.stride) if self.kind == "float16" else wmma.load_data(self.stride)
 
 
 def convolution(module: Module, workload: Conv2d, cut: Cut) -> Module:
@@ -47,7 +60,9 @@ def convolution(module: Module, workload: Conv2d, cut: Cut) -> Module:
     # Channels go first among blocks that run together: they share the patch, which the second-level cache then has.
     plan.reorder(n, y, x, o, o_inside, y_inside, x_inside, c)
     block = plan.fuse(n, y, x, o)
-    _products(plan, block, [o_inside, y_inside, x_inside, c], cut, _Data(workload.strides[1], *_kind(workload)))
+    taps = layout.weight_layout(workload, "tensorcore").taps
+    few = workload.in_block if taps > 1 else 0
+    _products(plan, block, [o_inside, y_inside, x_inside, c], cut, _Data(workload.strides[1], *_kind(workload), few))
     return plan.mod
 
 
@@ -129,9 +144,11 @@ def _multiply(plan: Schedule, accumulate: Any, cut: Cut, data: _Data) -> None:
     plan.compute_at(weights, innermost, preserve_unit_loops=True)
     plan.set_scope(pixels, 0, wmma.DATA)
     plan.compute_at(pixels, innermost, preserve_unit_loops=True)
-    threads.bring(plan, pixels, step, depth=4, warps=warps, widest=data.widest)
+    patch = threads.bring(plan, pixels, step, depth=4, warps=warps, widest=data.widest)
+    if data.few:
+        plan.storage_align(patch, 0, axis=-3, factor=ALIGNED // 2, offset=0)
     start = plan.decompose_reduction(accumulate, step)
     plan.tensorize(plan.get_loops(start)[-2], wmma.fill(data.kind))
     plan.tensorize(plan.get_loops(weights)[-2], wmma.load_weights(data.kind))
-    plan.tensorize(plan.get_loops(pixels)[-2], (wmma.load_half_data if data.kind == "float16" else wmma.load_data)(data.stride))
+    plan.tensorize(plan.get_loops(pixels)[-2], data.load())
     plan.tensorize(channel, wmma.multiply_add(data.kind))

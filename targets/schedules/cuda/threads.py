@@ -57,8 +57,8 @@ def share(plan: Schedule, loops: Sequence[Loop], warps: int, widest: int) -> Non
         plan.vectorize(lanes)
 
 
-def bring(plan: Schedule, reader: Block, step: Loop, *, depth: int, warps: int, widest: int) -> None:
-    """What `reader` takes of the data in a step, into shared memory by all threads of the block.
+def bring(plan: Schedule, reader: Block, step: Loop, *, depth: int, warps: int, widest: int) -> Block:
+    """What `reader` takes of the data in a step, into shared memory by all threads of the block: the stage that does it.
 
     :param depth: loops around, `step` included.
     :param widest: elements that a thread moves at a time, at most.
@@ -70,6 +70,7 @@ def bring(plan: Schedule, reader: Block, step: Loop, *, depth: int, warps: int, 
         patch = plan.cache_read(reader, 0, "shared", consumer_blocks=[reader])
     plan.compute_at(patch, step, preserve_unit_loops=True)
     share(plan, plan.get_loops(patch)[depth:], warps, widest)
+    return patch
 
 
 def spread(plan: Schedule, loops: Sequence[Loop], widest: int, threads: int = 256) -> Loop:

@@ -175,6 +175,42 @@ def load_half_data(stride: int) -> str:
 
 
 @cache
+def load_half_neighbours(stride: int, channels: int) -> str:
+    """As `load_half_data`, where a pixel has fewer channels than are summed: those of its neighbours follow."""
+    from tvm.script import tirx as T  # noqa: N812
+
+    columns = 7 * stride + 16 // channels
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(a: T.handle, c: T.handle) -> None:
+        A = T.match_buffer(a, (columns, channels), "float16", align=64, offset_factor=8, scope="shared", strides=[channels, 1])
+        C = T.match_buffer(c, (8, 16), "float16", align=64, offset_factor=16, scope=DATA)
+        with T.sblock("root"):
+            T.reads(A[0:columns, 0:channels])
+            T.writes(C[0:8, 0:16])
+            for i, j in T.grid(8, 16):
+                with T.sblock("load"):
+                    vi, vj = T.axis.remap("SS", [i, j])
+                    C[vi, vj] = A[vi * stride + vj // channels, vj % channels]
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def instruction(a: T.handle, c: T.handle) -> None:
+        d1, d0 = T.int32(), T.int32()
+        A = T.match_buffer(a, (columns, channels), "float16", align=64, offset_factor=8, scope="shared", strides=[channels, 1])
+        C = T.match_buffer(c, (8, 16), "float16", align=64, offset_factor=16, scope=DATA, strides=[d1, d0])
+        with T.sblock("root"):
+            T.reads(A[0:columns, 0:channels])
+            T.writes(C[0:8, 0:16])
+            T.evaluate(
+                T.tvm_load_matrix_sync(
+                    C.data, 32, 8, 16, _index(C, d1, 8, 16), A.access_ptr("r"), stride * channels, "col_major", dtype="void"
+                )
+            )
+
+    return _register(f"deburr.wmma_load_half_neighbours_{stride}_{channels}", description, instruction)
+
+
+@cache
 def multiply_add(kind: str) -> str:
     """``C[channel, pixel] += sum(A[channel, k] * B[pixel, k])``."""
     from tvm.script import tirx as T  # noqa: N812
