@@ -1,7 +1,8 @@
 """Residual networks at 224 x 224 with seeded random weights: for timing and for counting operators, not for accuracy.
 
 ResNet-50 has bottlenecks (He et al. 2015; the stride is in the 3x3 convolution), MobileNetV2 inverted residuals (Sandler et al.
-2018, table 2). Both: "image" float [batch, 3, size, size] -> "logits" float [batch, 1000].
+2018, table 2), and so has EfficientNet-lite0 (Tan & Le 2019, less what its authors took out for small devices; windows lie in
+the middle here, where TensorFlow's do not). All: "image" float [batch, 3, size, size] -> "logits" float [batch, 1000].
 """
 
 from __future__ import annotations
@@ -11,8 +12,16 @@ import onnx
 from make_resnet18 import WIDTHS, Network, resnet18
 
 DEPTHS = (3, 4, 6, 3)
-# Expansion, channels, blocks, stride of the first.
-INVERTED = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+# Expansion, channels, blocks, stride of the first, window of the depthwise convolutions.
+Stages = tuple[tuple[int, int, int, int, int], ...]
+INVERTED: Stages = (
+    (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 32, 3, 2, 3), (6, 64, 4, 2, 3), (6, 96, 3, 1, 3), (6, 160, 3, 2, 3),
+    (6, 320, 1, 1, 3),
+)  # fmt: skip
+LITE0: Stages = (
+    (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+)  # fmt: skip
 
 
 def resnet50(seed: int = 0, size: int = 224, fold: bool = False) -> onnx.ModelProto:
@@ -40,24 +49,34 @@ def _bottleneck(net: Network, x: str, name: str, channels: tuple[int, int], stri
 
 def mobilenet_v2(seed: int = 0, size: int = 224, fold: bool = False) -> onnx.ModelProto:
     """3.5 million parameters, in 17 inverted residuals."""
-    net = Network(seed, fold)
+    return _inverted(Network(seed, fold), "mobilenet_v2", INVERTED, size)
+
+
+def efficientnet_lite0(seed: int = 0, size: int = 224, fold: bool = False) -> onnx.ModelProto:
+    """4.7 million parameters, in 16 inverted residuals."""
+    return _inverted(Network(seed, fold), "efficientnet_lite0", LITE0, size)
+
+
+def _inverted(net: Network, title: str, stages: Stages, size: int) -> onnx.ModelProto:
     net.weights += [onnx.numpy_helper.from_array(np.float32(bound), name) for name, bound in (("zero", 0), ("six", 6))]
     x, channels = _relu6(net, net.conv_norm("image", "stem", (3, 32), 3, 2)), 32
-    for stage, (expansion, width, depth, first) in enumerate(INVERTED):
+    for stage, (expansion, width, depth, first, window) in enumerate(stages):
         for index in range(depth):
             y, inner = x, channels * expansion
             name, stride = f"stage{stage}.{index}", 1 if index else first
             if expansion > 1:
                 y = _relu6(net, net.conv_norm(y, f"{name}.expand", (channels, inner), 1, 1))
-            y = _relu6(net, net.conv_norm(y, f"{name}.depthwise", (inner, inner), 3, stride, group=inner))
+            y = _relu6(net, net.conv_norm(y, f"{name}.depthwise", (inner, inner), window, stride, group=inner))
             y = net.conv_norm(y, f"{name}.project", (inner, width), 1, 1)
             x = net.node("Add", [x, y], f"{name}.add") if stride == 1 and channels == width else y
             channels = width
-    return net.classify(_relu6(net, net.conv_norm(x, "last", (channels, 1280), 1, 1)), "mobilenet_v2", 1280, size)
+    return net.classify(_relu6(net, net.conv_norm(x, "last", (channels, 1280), 1, 1)), title, 1280, size)
 
 
 def _relu6(net: Network, x: str) -> str:
     return net.node("Clip", [x, "zero", "six"], f"{x}.relu6")
 
 
-NETWORKS = {"resnet18": resnet18, "resnet50": resnet50, "mobilenet_v2": mobilenet_v2}
+NETWORKS = {
+    "resnet18": resnet18, "resnet50": resnet50, "mobilenet_v2": mobilenet_v2, "efficientnet_lite0": efficientnet_lite0
+}  # fmt: skip

@@ -7,8 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from emulated import device_files, needs_qemu
-from models import residual_block, samples
-from program import quantized
+from models import samples
 from refusals import refusal
 
 from deburr.ir.onnx_reader import read
@@ -35,11 +34,6 @@ assert words[:2] == ["shell", "-T"], words
 line = re.sub(r"([^\s']*/ld-linux-aarch64\.so\.1)", r"qemu-aarch64-static -cpu cortex-a76 \1", words[2])
 sys.exit(subprocess.run(["sh", "-c", "uname() {{ echo aarch64; }}\n" + line]).returncode)
 """
-
-
-@pytest.fixture(scope="module")
-def model():
-    return quantized(residual_block(24, 12))
 
 
 @pytest.fixture(scope="module")

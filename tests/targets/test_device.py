@@ -9,8 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from emulated import TARGETS, device_files, needs_qemu
-from models import residual_block, samples
-from program import quantized
+from models import samples
 from refusals import refusal
 
 from deburr.compare import compare
@@ -23,11 +22,6 @@ from deburr.targets.device.qemu import Qemu
 from deburr.targets.target import find
 
 FASHION_MNIST = Path(__file__).parent.parent.parent / "examples" / "fashion_mnist"
-
-
-@pytest.fixture(scope="module")
-def model():
-    return quantized(residual_block(24, 12))
 
 
 @pytest.fixture(scope="module")

@@ -7,37 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from boards import first_kernel, small_disk
 from loopback import Proxy, sshd
-from models import residual_block, samples
-from program import lowered, quantized
+from models import samples
 from refusals import refusal
 
-from deburr.ir.onnx_reader import read
 from deburr.targets import compile as compiling
-from deburr.targets import tune
 from deburr.targets.device import remote
 from deburr.targets.device.program import DeviceProgram, find_device
 from deburr.targets.device.remote import Remote
 from deburr.targets.device.session import Link
 from deburr.targets.device.ssh import CLIENT, Ssh
-from deburr.targets.records import Records, Setting
 from deburr.targets.target import find
 from deburr.targets.tuning import measuring
 from deburr.targets.tuning.measuring import WorkerMeasure
 from deburr.targets.tuning.protocol import OK
-from deburr.targets.tuning.tuner import Tuner
-
-
-@pytest.fixture(scope="module")
-def model():
-    return quantized(residual_block(24, 12))
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory, model):
-    path = tmp_path_factory.mktemp("bundles") / "here"
-    compiling.compile(read(model), path, target=find("host"), threads=1, runtime=True)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -145,19 +129,12 @@ def test_a_device_of_another_architecture(bundle, model, device, cache, tmp_path
 
 def test_a_full_disk(bundle, model, server, device, monkeypatch, tmp_path):
     """tar's own words; nothing is left of what did not fit."""
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=False, capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no small file system can be mounted here: that takes root")
-    try:
+    with small_disk(tmp_path / "small", "1m") as small:
         monkeypatch.setattr(Remote, "_greet", lambda *_: str(small))
         message = refusal(device.run, bundle, [samples(model, 2)["x"]])
         assert message.startswith(f"error[E505]: the device failed, {device.shell}: tar: ")
         assert "No space left on device" in message
         assert list((small / "bundles").iterdir()) == []
-    finally:
-        subprocess.run(["umount", small], check=True)
 
 
 def test_a_machine_that_is_not_there(bundle, model, monkeypatch):
@@ -193,10 +170,7 @@ def test_no_client(bundle, model, monkeypatch):
 def test_kernels_timed_through_the_shell(model, device, cache, tmp_path):
     """Over its own streams: the server opens no port."""
     target = find("host")
-    _, lower, _ = lowered(model, target.name)
-    text, work = next(
-        iter(Tuner(tune.workloads([lower]), target, Records(tmp_path / "r", Setting.of(target, 1))).works.items())
-    )
+    text, work = first_kernel(model, target, tmp_path / "r")
     (link,) = device.links(target)
     assert [path.name for path in (cache / "deburr").iterdir()] == ["runtimes"]
     with WorkerMeasure(target, 1, link=link) as measure:
@@ -207,10 +181,7 @@ def test_kernels_timed_through_the_shell(model, device, cache, tmp_path):
 def test_a_machine_that_went_away_says_nothing_of_the_candidate(model, device, monkeypatch, tmp_path):
     monkeypatch.setattr(measuring, "DELAYS_S", (0.01, 0.01))
     target = find("host")
-    _, lower, _ = lowered(model, target.name)
-    text, work = next(
-        iter(Tuner(tune.workloads([lower]), target, Records(tmp_path / "r", Setting.of(target, 1))).works.items())
-    )
+    text, work = first_kernel(model, target, tmp_path / "r")
     link = Link("ssh://127.0.0.1:1", tuple(Ssh("127.0.0.1", 1).command("./run --serve-stdio")))
     with WorkerMeasure(target, 1, link=link) as measure:
         message = refusal(measure.measure, text, [work.space.default], 3)

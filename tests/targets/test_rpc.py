@@ -11,16 +11,15 @@ from dataclasses import replace
 import numpy as np
 import psutil
 import pytest
+from boards import first_kernel, search, small_disk
 from emulated import TARGETS, device_files, needs_qemu
 from loopback import Proxy
-from models import residual_block, samples
-from program import lowered, quantized
+from models import samples
 from refusals import refusal
 
 from deburr.ir.errors import DeburrError
 from deburr.ir.onnx_reader import read
 from deburr.targets import compile as compiling
-from deburr.targets import tune
 from deburr.targets.device import rpc
 from deburr.targets.device.program import DeviceProgram, find_device
 from deburr.targets.device.qemu import Qemu
@@ -29,21 +28,8 @@ from deburr.targets.records import Records, Setting
 from deburr.targets.target import find
 from deburr.targets.tuning.measuring import WorkerMeasure
 from deburr.targets.tuning.protocol import OK, REFUSED, Fleet
-from deburr.targets.tuning.tuner import Tuner
 
 HOST = find("host")
-
-
-@pytest.fixture(scope="module")
-def model():
-    return quantized(residual_block(24, 12))
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory, model):
-    path = tmp_path_factory.mktemp("bundles") / "here"
-    compiling.compile(read(model), path, target=HOST, threads=1, batch=(2, 4), runtime=True)
-    return path
 
 
 @pytest.fixture
@@ -193,20 +179,13 @@ def test_a_tampered_library_never_leaves(bundle, model, server, tmp_path):
 
 
 def test_a_full_disk_there(bundle, model, tmp_path, monkeypatch):
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", small], check=False, capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no small file system can be mounted here: that takes root")
-    try:
+    with small_disk(tmp_path / "small", "32k") as small:
         monkeypatch.setenv("TMPDIR", str(small))
         with served([bundle / "run"]) as port:
             monkeypatch.delenv("TMPDIR")
             message = refusal(find_device(f"rpc://127.0.0.1:{port}").run, bundle, [samples(model, 2)["x"]])
         assert message.startswith(f"error[E109]: the device cannot write {small}/deburr-session-")
         assert message.endswith(f"/model.so: No space left on device, rpc://127.0.0.1:{port}")
-    finally:
-        subprocess.run(["umount", small], check=True)
 
 
 def test_nobody_is_there(bundle, model):
@@ -234,15 +213,10 @@ def test_the_server_refuses_what_it_does_not_understand(bundle):
     assert said("--serve").startswith("usage: run BUNDLE INPUTS OUTPUTS")
 
 
-def works(model, target, path):
-    _, lower, _ = lowered(model, target.name)
-    return Tuner(tune.workloads([lower]), target, Records(path, Setting.of(target, 1)))
-
-
 def test_kernels_timed_on_an_emulated_cpu(model, tmp_path):
     """The numbers are checked there, and what does not build is refused."""
     target = TARGETS["dotprod"]
-    text, work = next(iter(works(model, target, tmp_path / "r").works.items()))
+    text, work = first_kernel(model, target, tmp_path / "r")
     odd = replace(work.space.default, oc_tile=7)
     with emulated_server("cortex-a76") as port:
         (link,) = find_device(f"rpc://127.0.0.1:{port}").links(target)
@@ -268,14 +242,14 @@ def test_a_tracker_gives_all_its_boards_and_a_lost_one_costs_nothing(bundle, mod
         _await(lambda: _boards(device) == 2)
         data = samples(model, 2)
         np.testing.assert_array_equal(DeviceProgram(bundle, device).run(data)["y"], expected(bundle, data))
-        search = works(model, HOST, tmp_path / "r.jsonl")
+        tuner = search(model, HOST, tmp_path / "r.jsonl")
         with contextlib.ExitStack() as measures:
             links = device.links(HOST)
             fleet = Fleet([measures.enter_context(WorkerMeasure(HOST, 1, link=link)) for link in links])
-            search.search(fleet, 1e9, trials=4)
+            tuner.search(fleet, 1e9, trials=4)
             first.close()
-            search.search(fleet, 1e9, trials=4)
-        assert sum(len(work.tried) for work in search.works.values()) == 8
+            tuner.search(fleet, 1e9, trials=4)
+        assert sum(len(work.tried) for work in tuner.works.values()) == 8
         records = Records(tmp_path / "r.jsonl", Setting.of(HOST, 1)).load()
         assert {record["status"] for record in records if record["kind"] == "trial"} <= {OK, REFUSED}
         assert refusal(find_device(f"rpc://127.0.0.1:{port}/attic").run, bundle, [data["x"]]) == (
