@@ -13,7 +13,7 @@ def lower(model: Model, target: Target, *, fuse_sums: bool = True) -> list[str]:
     :param fuse_sums: False keeps every quantized tensor of the model in the graph, for tests.
     """
     from deburr.ir.inference import infer
-    from deburr.targets.lower import borders, dialect, fuse, layout, matmul, to_integer, to_templates, transposed, widen
+    from deburr.targets.lower import borders, dialect, fuse, layout, matmul, share, to_integer, to_templates, transposed, widen
 
     context = Context(model)
     model.opset_imports[dialect.DOMAIN] = dialect.VERSION
@@ -29,6 +29,7 @@ def lower(model: Model, target: Target, *, fuse_sums: bool = True) -> list[str]:
     if fuse_sums:
         fuse.fuse(model.graph)
     matmul.fold_transposes(model.graph)
+    share.share(model.graph)
     dialect.remove_dead(model)
     if in_half:
         widen.multiply_in_float16(model.graph)

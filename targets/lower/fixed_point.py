@@ -46,6 +46,24 @@ def fit(a: Scale, b: Scale, out: Scale, bounds: tuple[int, int] = (0, 255)) -> F
     return FixedPointAdd(a.zero_point, best[0], b.zero_point, best[1], shift, out.zero_point, *bounds, best[2])
 
 
+def of_table(table: Array, ratio: float, zero_points: tuple[int, int]) -> FixedPointAdd | None:
+    """A change of scale as a sum with nothing, ``(q - zero) * factor >> shift``; None where no factor gives the table.
+
+    :param table: [256] u8.
+    :param ratio: what a step of the data is in steps of the result.
+    :param zero_points: of the data and of the result.
+    """
+    levels, low, high = np.arange(256, dtype=np.int64) - zero_points[0], int(table.min()), int(table.max())
+    shift = min(max(math.floor(math.log2(LARGEST / 255 / ratio)), 1), 22)
+    for step, offset in product(_STEPS, _OFFSETS):
+        factor = round(ratio * 2**shift) + step
+        total = levels * factor + (1 << (shift - 1)) + offset
+        fits = 0 <= 255 * factor <= LARGEST
+        if fits and np.array_equal(np.clip((total >> shift) + zero_points[1], low, high), table):
+            return FixedPointAdd(zero_points[0], factor, 0, 0, shift, zero_points[1], low, high, offset)
+    return None
+
+
 def reference(left: Array, right: Array, a: Scale, b: Scale, out: Scale) -> Array:
     """What ONNX Runtime's QLinearAdd makes of u8 `left` and `right`, before bounds: float32 with fused multiply-add."""
     single = np.float32

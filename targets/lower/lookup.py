@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import astuple
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from deburr.ir.model import Model
 from deburr.ir.node import Node
 from deburr.ir.types import Array, DType, TensorType
 from deburr.ir.value import Value
-from deburr.targets.lower import dialect
+from deburr.targets.lower import dialect, fixed_point
 from deburr.targets.lower.borders import Scale, real_constant, scale_of
 from deburr.targets.lower.epilogue import Output
 
@@ -118,7 +119,13 @@ def requantized(value: Value, out: Output) -> Value:
     assert node is not None
     assert out.scale is not None
     low, high = out.bounds.quantized(out.scale)
-    return _apply(node.input(0), np.clip(_quantize(_dequantize(scale), out.scale), low, high), node)
+    integers, table = node.input(0), np.clip(_quantize(_dequantize(scale), out.scale), low, high)
+    fixed = fixed_point.of_table(table, scale.scale / out.scale.scale, (scale.zero_point, out.scale.zero_point))
+    if fixed is None or np.array_equal(table, np.arange(256)):
+        return _apply(integers, table, node)
+    # Vectors of arithmetic are several times as fast as a table, which is read one byte at a time.
+    attributes = {"add": astuple(fixed)}
+    return dialect.build("Add", [integers, integers], dialect.with_dtype(integers, DType.UINT8), attributes, like=node)
 
 
 def _dequantize(scale: Scale) -> Array:
