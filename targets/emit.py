@@ -102,6 +102,10 @@ class _Emitter:
     def _own(self, node: Node) -> Any:
         if dialect.is_plain(node):
             return plain.emit(self.builder, node, [self._operand(value) for value in node.inputs])
+        if dialect.is_view(node):
+            shape = node.output().static_shape
+            assert shape is not None
+            return self._shaped(self._operand(node.input(0)), shape)
         work = workload(node)
         if work is None:
             function = self._computed(node, *moving.expression(node))

@@ -15,7 +15,8 @@ WINOGRAD = "winograd"  # in the sizes of a group: it multiplies less often than 
 
 def groups(lowered: Model, isa: str) -> list[Group]:
     """One for each call of a function of ours; what TVM's own converters make has none."""
-    return [_group(node, isa) for node in lowered.graph.nodes if node.domain == dialect.DOMAIN and not dialect.is_plain(node)]
+    own = [node for node in lowered.graph.nodes if node.domain == dialect.DOMAIN]
+    return [_group(node, isa) for node in own if not dialect.is_plain(node) and not dialect.is_view(node)]
 
 
 def kind(work: w.Workload) -> str:

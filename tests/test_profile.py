@@ -46,6 +46,20 @@ def test_every_group_is_a_row(bundle: Path, tmp_path: Path, capfd: pytest.Captur
     assert "1 threads, batch 1, medians of 50 runs, inputs random (seed 0)" in out
 
 
+@pytest.mark.parametrize("rank", [2, 4])
+@pytest.mark.parametrize("channels", [16, 20])
+def test_a_layout_that_moves_nothing_is_no_group(channels: int, rank: int, tmp_path: Path) -> None:
+    """One pixel, whole blocks of channels: TVM makes a view of the change of layout, and calls no kernel."""
+    builder = Builder()
+    pooled = builder.node("GlobalAveragePool", [builder.conv("x", 3, channels)])
+    shape = ["batch", channels, 1, 1][:rank]
+    builder.node("Sin", [builder.node("Flatten", [pooled]) if rank == 2 else pooled], "y")
+    onnx.save(builder.model({"x": ["batch", 3, 8, 8]}, {"y": shape}), tmp_path / "pooled.onnx")
+    deburr.compile(tmp_path / "pooled.onnx", tmp_path / "pooled.bundle", target="x86-64-v3", threads=1)
+    rows = [row.operator for row in profile(tmp_path / "pooled.bundle", threads=1, runs=2).rows]
+    assert rows.count("ChangeLayout") == 1 + (channels % 8 > 0)  # the input's, which does move
+
+
 def test_given_data_is_used(bundle: Path) -> None:
     assert profile(bundle, threads=1, data={"x": np.zeros((5, 3, 8, 8), np.float32)}, runs=2).inputs == "given"
     with pytest.raises(deburr.DeburrError, match=r"^error\[E303\]"):

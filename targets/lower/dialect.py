@@ -63,6 +63,16 @@ def is_plain(node: Node) -> bool:
     return is_op(node, "Quantize", "Dequantize", "Lookup", "Add") and bool(node.get("plain", 0))
 
 
+def is_view(node: Node) -> bool:
+    """Whether a change of layout moves nothing: whole blocks of one pixel. TVM would call no kernel for it either."""
+    if not is_op(node, "ChangeLayout"):
+        return False
+    channels, blocks = int(node.get("channels")), [int(node.get(side)) or 1 for side in ("from_block", "to_block")]
+    source = node.input(0)
+    image = source.static_shape if int(node.get("from_block")) else image_of(source)
+    return image is not None and image[2:4] == (1, 1) and not any(channels % block for block in blocks)
+
+
 def build(
     op: str,
     inputs: Sequence[Value | None],

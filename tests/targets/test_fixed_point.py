@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deburr.targets.features import cpu_flags
 from deburr.targets.lower.borders import Scale
-from deburr.targets.lower.fixed_point import fit, reference
+from deburr.targets.lower.fixed_point import fit, of_table, reference
 
 LEFT, RIGHT = np.divmod(np.arange(65_536), 256)
 
@@ -60,3 +60,22 @@ def test_a_few_units_decide_near_ties():
     """Scales of a real network, where plain rounding of the factors gets five sums wrong."""
     a, b, out = Scale(0.01657015085220337, 144), Scale(0.009418570436537266, 0), Scale(0.013393966481089592, 0)
     assert np.array_equal(fixed_point_add(LEFT, RIGHT, fit(a, b, out)), onnx_runtime(a, b, out))
+
+
+@settings(max_examples=100)
+@given(scales, scales, st.integers(0, 100), st.integers(150, 255))
+@example(Scale(0.02, 128), Scale(0.021, 120), 0, 255)
+def test_a_change_of_scale_gives_the_table_or_says_so(a, out, low, high):
+    levels = np.arange(256)
+    real = (levels - a.zero_point).astype(np.float32) * np.float32(a.scale)
+    table = np.clip(np.rint(real / np.float32(out.scale)) + out.zero_point, low, high).astype(np.uint8)
+    how = of_table(table, a.scale / out.scale, (a.zero_point, out.zero_point))
+    if how is not None:
+        np.testing.assert_array_equal(fixed_point_add(levels, levels, how), table)
+
+
+def test_scales_of_a_real_concat_have_a_factor():
+    levels = np.arange(256)
+    a, out = Scale(0.01657015085220337, 144), Scale(0.0213393966481089592, 120)
+    table = np.clip(np.rint((levels - 144).astype(np.float32) * np.float32(a.scale) / np.float32(out.scale)) + 120, 0, 255)
+    assert of_table(table.astype(np.uint8), a.scale / out.scale, (144, 120)) is not None

@@ -47,3 +47,16 @@ def test_across_rows_or_as_an_output_it_is_left_to_tvm():
     builder.nodes.append(helper.make_node("Split", [x, builder.constant([3, 4])], ["a", "y"], "split", axis=2))
     proto = builder.model({"x": [1, 3, 7, 6]}, {"y": [1, 8, 4, 6]})
     assert "Split" in ops(close(proto))
+
+
+def test_two_readers_of_one_change_of_scale_share_it():
+    """Both Concats want the first tensor on a scale of their own; were it the same, it would be brought there once."""
+    builder = Builder()
+    x, z = (builder.node("Relu", [builder.conv("x", 3, 16)]) for _ in range(2))
+    both = [builder.node("Concat", operands, axis=1) for operands in ([x, z], [x, z])]
+    y = builder.node("Add", [builder.conv(value, 32, 16) for value in both])
+    builder.conv(y, 16, 5, 1, "y")
+    proto = quantized(builder.model({"x": [1, 3, 7, 6]}, {"y": [1, 5, 7, 6]}))
+    _, model, _ = lowered(proto)
+    assert ops(model).count("Concat") == 1
+    assert worst_step(proto)[0] <= 1
