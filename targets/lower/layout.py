@@ -15,13 +15,14 @@ from deburr.targets.target import Target
 
 PLAIN = 0
 # The first layer's images take blocks of this size, which is what an instruction multiplies at a time: blocks of 16 would be
-# mostly padding. In float32, where each channel is multiplied by itself, the block is as large as the image is deep.
+# mostly padding. In floats, where each channel is multiplied by itself, the block is as large as the image is deep, unless that
+# is three: instructions that take one element of a register find a whole register or half of one.
 FEW_CHANNELS = 4
 
 
 def assign_layouts(graph: Graph, target: Target) -> None:
     """Give images their blocked shape, [N, ceil(C / block), H, W, block], and put in `ChangeLayout` where two sides differ."""
-    _Assignment(graph, target.block, target.lanes, bool(target.gpu)).run()
+    _Assignment(graph, target.block, target.lanes, bool(target.gpu), target.architecture == "aarch64").run()
 
 
 @dataclass
@@ -30,6 +31,7 @@ class _Assignment:
     block: int
     lanes: int
     gpu: bool
+    by_element: bool
     blocks: dict[Value, int] = field(default_factory=dict)  # absent: plain
     shapes: dict[Value, tuple[int, int, int, int]] = field(default_factory=dict)  # N, C, H, W of blocked values
     plain: dict[Value, TensorType] = field(default_factory=dict)  # the ONNX type of blocked values
@@ -107,7 +109,8 @@ class _Assignment:
         channels = self._image(value)[1]
         if not convolutions or value.is_output or channels > FEW_CHANNELS:
             return self.block
-        return channels if value.dtype is DType.FLOAT and not self.gpu else FEW_CHANNELS
+        alone = value.dtype is DType.FLOAT and not self.gpu and not (self.by_element and channels == FEW_CHANNELS - 1)
+        return channels if alone else FEW_CHANNELS
 
     def _is_blockwise(self, node: Node) -> bool:
         """An elementwise operator among blocked images of one size (a pixel may stand for a whole image)."""

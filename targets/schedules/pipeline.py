@@ -25,7 +25,19 @@ def library(function: Any, target: Any) -> Any:
     """
     import tvm
 
-    return tvm.compile(tvm.IRModule({"main": function}), tvm.target.Target(dict(target.tvm)), tir_pipeline=name())
+    return tvm.compile(tvm.IRModule({"main": function}), device(target), tir_pipeline=name())
+
+
+def device(target: Any) -> Any:
+    """TVM's target for a `Target` of ours, with LLVM told what spoils our kernels.
+
+    On aarch64 that is its pass VectorCombine: it makes one vector of two neighbours, for registers that are not there, and with
+    it another order of the instructions, in which operands of a register tile go to the stack.
+    """
+    import tvm
+
+    options = {"cl-opt": ["-disable-vector-combine:bool=1"]} if target.architecture == "aarch64" and not target.gpu else {}
+    return tvm.target.Target({**target.tvm, **options})
 
 
 def name() -> str:
