@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _ON_STACK = "disable_lower_builtin"  # TVM's word for: leave this allocation to the code generator
 LARGEST = 8192  # bytes: a register tile and the tiles of a transformation are far below
 _NAME = "deburr"
+# VectorCombine makes one vector of two neighbours, for registers that are not there; the scheduler brings neighbouring loads
+# together. On aarch64 either takes the order of a register tile's instructions apart, and operands go to the stack.
+_IN_ORDER = ("-disable-vector-combine:bool=1", "-misched-cluster:bool=0")
 
 
 def library(function: Any, target: Any) -> Any:
@@ -31,12 +34,10 @@ def library(function: Any, target: Any) -> Any:
 def device(target: Any) -> Any:
     """TVM's target for a `Target` of ours, with LLVM told what spoils our kernels.
 
-    On aarch64 that is its pass VectorCombine: it makes one vector of two neighbours, for registers that are not there, and with
-    it another order of the instructions, in which operands of a register tile go to the stack.
     """
     import tvm
 
-    options = {"cl-opt": ["-disable-vector-combine:bool=1"]} if target.architecture == "aarch64" and not target.gpu else {}
+    options = {"cl-opt": _IN_ORDER} if target.architecture == "aarch64" and not target.gpu else {}
     return tvm.target.Target({**target.tvm, **options})
 
 

@@ -81,7 +81,7 @@ REGISTERS = {
     "avx512vnni": RegisterFile(26, 16, enough=16), "avxvnni": RegisterFile(12, 8), "avx2": RegisterFile(12, 8),
     "generic": RegisterFile(12, 4),
     "i8mm": _NEON, "dotprod": _NEON,
-    "neon": replace(_NEON, accumulators=16),  # its weights are widened in registers: with more sums some go to the stack
+    "neon": replace(_NEON, accumulators=24),  # its weights are widened in registers: with more sums some go to the stack
 }  # fmt: skip
 
 
