@@ -15,6 +15,7 @@ class Isa:
     :param block: channels per block of an activation, NCHW{block}c.
     :param needs: LLVM's features that its instructions want.
     :param capability: the GPU's compute capability that has them, as 75.
+    :param half: LLVM's feature of the CPUs that multiply float16 as such; "" where the family has no use for it.
     """
 
     architecture: str
@@ -22,6 +23,7 @@ class Isa:
     block: int
     needs: tuple[str, ...] = ()
     capability: int = 0
+    half: str = ""
 
 
 GPU = "nvidia"
@@ -32,9 +34,9 @@ ISAS: Mapping[str, Isa] = {
     "avxvnni": Isa("x86_64", 8, 8, ("avx2", "fma", "avxvnni")),
     "avx2": Isa("x86_64", 8, 8, ("avx2", "fma")),
     "generic": Isa("x86_64", 4, 8),
-    "i8mm": Isa("aarch64", 4, 16, ("neon", "dotprod", "i8mm")),
-    "dotprod": Isa("aarch64", 4, 16, ("neon", "dotprod")),
-    "neon": Isa("aarch64", 4, 16, ("neon",)),
+    "i8mm": Isa("aarch64", 4, 16, ("neon", "dotprod", "i8mm"), half="fullfp16"),
+    "dotprod": Isa("aarch64", 4, 16, ("neon", "dotprod"), half="fullfp16"),
+    "neon": Isa("aarch64", 4, 16, ("neon",), half="fullfp16"),
     # 32 channels are two steps of a tensor core's sum and two vectors of 16 bytes, the longest that a thread loads: neighbours
     # of a warp read one piece of memory. NHWC is the case of one block, and would save nothing but the padding of the last one.
     "tensorcore": Isa(GPU, 32, 32, capability=72),

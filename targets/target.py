@@ -65,6 +65,15 @@ class Target:
 
         return tuple(sorted(filter(features.is_instruction_set, llvm.features(self.cpu))))
 
+    def multiplies_float16(self) -> bool:
+        """Whether kernels for it multiply float16 faster than float32: on tensor cores, or where a CPU has the arithmetic."""
+        if self.gpu:
+            return self.isa == "tensorcore"
+        from deburr.targets import llvm
+
+        feature = ISAS[self.isa].half
+        return bool(feature) and feature in llvm.features(self.cpu)
+
 
 def names() -> tuple[str, ...]:
     """Every name that `find` takes.

@@ -97,7 +97,7 @@ def build_module(module: Any, target: Target, functions: Sequence[str] = ("main"
 
     transcendental.register()
     rounding.register()
-    device = tvm.target.Target(dict(target.tvm))
+    device = pipeline.device(target)
     with device, tvm.transform.PassContext(config=source.CONFIG if target.gpu else {}):
         module = tvm.transform.Sequential(
             [

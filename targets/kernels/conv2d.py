@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deburr.targets.isa import is_gpu
-from deburr.targets.kernels import epilogue, layout, planes
+from deburr.targets.kernels import chunks, epilogue, layout, planes
 from deburr.targets.kernels.workload import Conv2d
 
 if TYPE_CHECKING:
@@ -94,15 +94,22 @@ def accumulate(source: Tensor, weight: Tensor, workload: Conv2d, extent: tuple[i
 
     w, (outputs, spanned, height, width, parts, block, group) = workload, [int(size) for size in weight.shape]
     names = (("io", spanned), ("kh", height), ("kw", width), ("ii", parts), ("ig", group))
-    io, kh, kw, ii, ig = (te.reduce_axis((0, size), name) for name, size in names)
-    dtype = "float32" if w.dtype == "float32" else "int32"
+    dtype = "float16" if weight.dtype == "float16" else "float32" if w.dtype == "float32" else "int32"
 
-    def element(n: Expression, o: Expression, y: Expression, x: Expression, c: Expression) -> Expression:
+    def product(at: Sequence[Expression], k: Sequence[Expression]) -> Expression:
+        (n, o, y, x, c), (io, kh, kw, ii, ig) = at, k
         row, column = y * w.strides[0] + kh * w.dilations[0], x * w.strides[1] + kw * w.dilations[1]
         value = signed(source[n, first_input_block(w, o) + io, row, column, ii * group + ig], shift)
-        return te.sum(value.astype(dtype) * weight[o, io, kh, kw, ii, c, ig].astype(dtype), axis=[io, kh, kw, ii, ig])
+        return value.astype(dtype) * weight[o, io, kh, kw, ii, c, ig].astype(dtype)
 
     images, rows, columns, p = extent
+    if dtype == "float16":
+        return chunks.total((images, outputs, rows, columns, block), (spanned, height, width, parts), product)
+    axes = [te.reduce_axis((0, size), name) for name, size in names]
+
+    def element(*at: Expression) -> Expression:
+        return te.sum(product(at, axes), axis=axes)
+
     if p == 1:
         return te.compute((images, outputs, rows, columns, block), element, name="accumulate")
     shape = (images, outputs, rows, columns // p, block // p, p, p)

@@ -21,7 +21,8 @@ def define(workload: Conv2d, isa: str, extent: tuple[int, int, int]) -> Definiti
     from tvm import te
 
     w = workload
-    weights, dtype = layout.depthwise_layout(w, isa), "float32" if w.dtype == "float32" else "int32"
+    weights = layout.depthwise_layout(w, isa)
+    dtype = weights.dtype if w.dtype == "float32" else "int32"
     data = te.placeholder(layout.activation_shape(w), w.dtype, name="data")
     weight = te.placeholder(layout.depthwise_weight_shape(w), weights.dtype, name="weight")
     source = conv2d.pad(data, w, weights, extent)
@@ -32,4 +33,5 @@ def define(workload: Conv2d, isa: str, extent: tuple[int, int, int]) -> Definiti
         return te.sum(source[n, o, row, column, c].astype(dtype) * weight[o, kh, kw, c].astype(dtype), axis=[kh, kw])
 
     accumulator = te.compute((extent[0], layout.output_shape(w)[1], *extent[1:], w.out_block), element, name="accumulate")
-    return conv2d.with_epilogue(w, lambda *at: accumulator[at], (data, weight))
+    sums = "int32" if w.dtype == "uint8" else "float32"
+    return conv2d.with_epilogue(w, lambda *at: accumulator[at].astype(sums), (data, weight))

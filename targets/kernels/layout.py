@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from deburr.targets.isa import ISAS, is_gpu
+from deburr.targets.kernels.chunks import LONGEST
 from deburr.targets.kernels.workload import Conv2d
 
 
@@ -39,14 +40,17 @@ def weight_layout(workload: Conv2d, isa: str) -> WeightLayout:
     takes four s8 x s8, so 128 is taken off the data. AVX2 has vpmaddubsw, whose int16 sums saturate, so both sides are widened
     to int16 and vpmaddwd takes two; NEON without sdot widens as well. The plain path leaves the choice to LLVM. A tensor core
     takes sixteen s8 x s8 or float16, dp4a four bytes; images of few channels have no sixteen, but neighbours in a row do, of
-    float16. GPUs without dp4a multiply one by one, u8 as it is.
+    float16. GPUs without dp4a multiply one by one, u8 as it is. aarch64 takes an element of float16 out of a register, or half
+    of one.
     """
     on_tensor_cores = isa == "tensorcore" and workload.in_block % 16 == 0 and workload.out_block % 32 == 0
     taps = taps_of_a_sum(workload.in_block, workload.strides[1], workload.dilations[1])
     if isa == "tensorcore" and workload.out_block % 32 == 0 and workload.half and taps:
         return WeightLayout(16, "float16", "float16", taps=taps)
     if workload.dtype == "float32":
-        return WeightLayout(1, "float32", "float32")
+        by_element = bool(ISAS[isa].half) and workload.in_block % 4 == 0 and workload.out_block % 8 == 0
+        kind = "float16" if workload.half and by_element else "float32"
+        return WeightLayout(1, kind, kind)
     if on_tensor_cores:
         return WeightLayout(16, "int8", "int8", 128)
     if is_gpu(isa):
@@ -149,7 +153,9 @@ def weight_shape(workload: Conv2d, isa: str) -> tuple[int, ...]:
 
 def depthwise_layout(workload: Conv2d, isa: str) -> WeightLayout:
     """What a depthwise kernel multiplies. NEON widens 16 bits in the multiplication itself, so 8 bits are widened once, on the
-    way into the padded tile, in place of once for each tap."""
+    way into the padded tile, in place of once for each tap. Windows are small enough for sums in float16."""
+    if workload.half and ISAS[isa].half and workload.kernel[0] * workload.kernel[1] <= LONGEST:
+        return WeightLayout(1, "float16", "float16")
     if workload.dtype == "float32":
         return WeightLayout(1, "float32", "float32")
     return WeightLayout(1, "int16", "int16") if ISAS[isa].architecture == "aarch64" else WeightLayout(1, "int8", "uint8")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deburr.targets.isa import ISAS, is_gpu
-from deburr.targets.kernels import conv2d, epilogue, layout
+from deburr.targets.kernels import chunks, conv2d, epilogue, layout
 from deburr.targets.kernels.conv2d import Definition
 from deburr.targets.kernels.workload import Conv2d, MatMul, Operand
 
@@ -38,10 +38,13 @@ def convolution(workload: MatMul, isa: str) -> Conv2d:
             data_zero_point=w.a_zero_point, half=w.half,
         )  # fmt: skip
     step = REGISTER if ISAS[isa].architecture == "aarch64" else 4
+    if w.half and w.depth > chunks.LONGEST:  # float16 is copied anyway: whole chunks cost nothing
+        step = chunks.LONGEST
     depth = -(-w.depth // step) * step
     return Conv2d(
-        1, depth, w.rows, 1, w.columns, (1, 1), dtype=w.dtype, in_block=depth, out_block=w.block, data_zero_point=w.a_zero_point
-    )
+        1, depth, w.rows, 1, w.columns, (1, 1), dtype=w.dtype, in_block=depth, out_block=w.block,
+        data_zero_point=w.a_zero_point, half=w.half,
+    )  # fmt: skip
 
 
 def define(workload: MatMul, isa: str, rows: int) -> Definition:
@@ -55,15 +58,20 @@ def define(workload: MatMul, isa: str, rows: int) -> Definition:
         blocks, parts, block, group = sizes
         in_a_row = is_gpu(isa)  # its threads share out the pixels of a row
         shift = weights.data_shift if in_a_row else 0
-        k, g = te.reduce_axis((0, parts), "k"), te.reduce_axis((0, group), "g")
-        total = "float32" if workload.dtype == "float32" else "int32"
+        in_half = weights.dtype == "float16"
+        total = "float16" if in_half else "float32" if workload.dtype == "float32" else "int32"
 
-        def element(b: Expression, o: Expression, y: Expression, x: Expression, c: Expression) -> Expression:
+        def product(at: Sequence[Expression], axes: Sequence[Expression]) -> Expression:
+            (b, o, y, x, c), (k, g) = at, axes
             value = conv2d.signed(source(b, x if in_a_row else y, k * group + g), shift)
-            return te.sum(value.astype(total) * packed.at(b, o, k, c, g).astype(total), axis=[k, g])
+            return value.astype(total) * packed.at(b, o, k, c, g).astype(total)
 
         shape = (workload.batches, blocks, *((1, rows) if in_a_row else (rows, 1)), block)
-        sums = te.compute(shape, element, name="accumulate")
+        if in_half:
+            sums = chunks.total(shape, (parts,), product)
+        else:
+            axes = [te.reduce_axis((0, parts), "k"), te.reduce_axis((0, group), "g")]
+            sums = te.compute(shape, lambda *at: te.sum(product(at, axes), axis=axes), name="accumulate")
         return lambda b, o, m, c: sums[(b, o, *((0, m) if in_a_row else (m, 0)), c)]
 
     return define_with(workload, isa, rows, products)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deburr.targets.isa import is_gpu
+from deburr.targets.isa import ISAS, is_gpu
 from deburr.targets.kernels import conv2d, layout
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def tile_size(workload: Conv2d, isa: str) -> int:
     w = workload
     if (
         is_gpu(isa)
+        or (w.half and ISAS[isa].half)
         or w.dtype != "float32"
         or w.kernel != (TAPS, TAPS)
         or w.groups > 1

@@ -17,8 +17,8 @@ def lower(model: Model, target: Target, *, fuse_sums: bool = True) -> list[str]:
 
     context = Context(model)
     model.opset_imports[dialect.DOMAIN] = dialect.VERSION
-    in_half = target.isa == "tensorcore" and widen.holds_float16(model)
-    widen.widen(model, context, multiplied_in_half=in_half)
+    in_half = widen.holds_float16(model) and target.multiplies_float16()
+    widen.widen(model, context, products=widen.IN_HALF[bool(target.gpu)] if in_half else "")
     transposed.rewrite(model.graph, context)
     to_integer.to_integer(model.graph, context)
     borders.fold_weights(model.graph)

@@ -17,8 +17,9 @@ from deburr.targets.target import Target
 
 PLAIN = 0
 # The first layer's images take blocks of this size, which is what an instruction multiplies at a time: blocks of 16 would be
-# mostly padding. Or blocks of 1, where that wastes less (`planes`). In float32, where each channel is multiplied by itself, the
-# block is as large as the image is deep.
+# mostly padding. Or blocks of 1, where that wastes less (`planes`). In floats, where each channel is multiplied by itself, the
+# block is as large as the image is deep, unless that is three where instructions take one element of a register: they find a
+# whole register or half of one.
 FEW_CHANNELS = 4
 
 
@@ -116,7 +117,8 @@ class _Assignment:
         if self.target.gpu and any(node.get("half", 0) for node in nodes):
             return next((block for block in (4, 8, 16) if all(_sums_sixteen(node, block) for node in nodes)), self.block)
         if value.dtype is DType.FLOAT and not self.target.gpu:
-            return channels
+            by_element = self.target.architecture == "aarch64" and channels == FEW_CHANNELS - 1
+            return FEW_CHANNELS if by_element else channels
         return 1 if planes.pays([self._few_channels(node, value) for node in nodes], self.target.isa) else FEW_CHANNELS
 
     def _few_channels(self, node: Node, image: Value) -> Conv2d:

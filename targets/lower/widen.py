@@ -16,9 +16,15 @@ from deburr.ir.types import DType, TensorType
 from deburr.ir.value import Value
 from deburr.passes.clean.common import bypass
 from deburr.passes.core import Context
+from deburr.targets.kernels.chunks import LONGEST
 from deburr.targets.lower import dialect
 
 _TYPE_ATTRIBUTES = ("dtype", "to")
+# What `widen` tells of products by constants, on a GPU or not.
+IN_HALF = {
+    True: "multiplied in float16 on tensor cores, summed in float32",
+    False: f"multiplied in float16, up to {LONGEST} products summed in float16 and those sums in float32",
+}
 
 
 def holds_float16(model: Model) -> bool:
@@ -26,16 +32,16 @@ def holds_float16(model: Model) -> bool:
     return any(value.dtype is DType.FLOAT16 for value in model.graph.values)
 
 
-def widen(model: Model, context: Context, *, multiplied_in_half: bool = False) -> None:
+def widen(model: Model, context: Context, *, products: str = "") -> None:
     """Turn every float16 value of the main graph into float32, with a Cast at float16 inputs and outputs of the model.
 
-    :param multiplied_in_half: whether `multiply_in_float16` is to follow, for what is told.
+    :param products: how those by constants are computed, where `multiply_in_float16` is to follow: for what is told.
     """
     graph = model.graph
     if not holds_float16(model):
         return
-    how = "multiplied in float16 on tensor cores, else" if multiplied_in_half else "computed"
-    context.remark(graph.name, f"it is float16: {how} in float32, which loses nothing")
+    how = f"{products}, else computed in float32" if products else "computed in float32, which loses nothing"
+    context.remark(graph.name, f"it is float16: {how}")
     for value in graph.inputs:
         if value.dtype is DType.FLOAT16:
             _cast_input(graph, value)

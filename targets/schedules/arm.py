@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from deburr.targets.kernels.layout import WeightLayout
     from deburr.targets.kernels.workload import Conv2d
 
-LANES = 4  # int32 or float32 in a register
+LANES = 4  # int32 or float32 in a register; of float16 it holds twice as many
 
 
 def dot(weights: WeightLayout, workload: Conv2d) -> Dot | None:
@@ -24,18 +24,17 @@ def dot(weights: WeightLayout, workload: Conv2d) -> Dot | None:
     in_block, out_block = workload.in_block, workload.out_block
     if weights.pixels == 2:
         return Dot(_usmmla(workload.strides[1]), 2, 8, parts=2, pixels_inside=True, pixels=2)
-    parts = {"int8": 4, "int16": 8, "float32": 4}[weights.dtype]
+    parts, lanes = {"int8": (4, 4), "int16": (8, 4), "float16": (8, 8), "float32": (4, 4)}[weights.dtype]
     parts = 1 if weights.taps > 1 else min(parts, in_block // weights.group)
-    if out_block % LANES or (in_block % (parts * weights.group) and not weights.taps > 1) or parts == 3:
+    if out_block % lanes or (in_block % (parts * weights.group) and not weights.taps > 1) or parts == 3:
         return None
-    return Dot(
-        _by_element(weights.data_dtype, weights.dtype, weights.group, parts), LANES, weights.group, parts, pixels_inside=True
-    )
+    intrinsic = _by_element(weights.data_dtype, weights.dtype, lanes, weights.group, parts)
+    return Dot(intrinsic, lanes, weights.group, parts, pixels_inside=True)
 
 
 @cache
-def _by_element(data: str, weight: str, group: int, parts: int) -> str:
-    """``C[lane] += sum(A[g] * B[lane, g])`` over g in `group`, for 4 lanes.
+def _by_element(data: str, weight: str, lanes: int, group: int, parts: int) -> str:
+    """``C[lane] += sum(A[g] * B[lane, g])`` over g in `group`.
 
     A lies in a register's worth of data, ``parts * group`` values that start at a multiple of that many. All of it is loaded,
     and which part of it A is must come out as a number once the loop over the parts is unrolled: instructions hold it. A single
@@ -52,24 +51,24 @@ def _by_element(data: str, weight: str, group: int, parts: int) -> str:
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def instruction(a: T.handle, b: T.handle, c: T.handle) -> None:
         A = T.match_buffer(a, (group,), data, offset_factor=1)
-        B = T.match_buffer(b, (4, group), weight, strides=strides, offset_factor=1)
-        C = T.match_buffer(c, (4,), total, scope="local", offset_factor=1)
+        B = T.match_buffer(b, (lanes, group), weight, strides=strides, offset_factor=1)
+        C = T.match_buffer(c, (lanes,), total, scope="local", offset_factor=1)
         with T.sblock("root"):
-            T.reads(C[0:4], A[0:group], B[0:4, 0:group])
-            T.writes(C[0:4])
-            C[T.ramp(T.int32(0), 1, 4)] = multiply_add(
-                C.vload([0], dtype=f"{total}x4"),
+            T.reads(C[0:lanes], A[0:group], B[0:lanes, 0:group])
+            T.writes(C[0:lanes])
+            C[T.ramp(T.int32(0), 1, lanes)] = multiply_add(
+                C.vload([0], dtype=f"{total}x{lanes}"),
                 A.vload([0 - T.floormod(A.elem_offset, unit)], dtype=wide),
-                B.vload([0, 0], dtype=f"{weight}x{4 * group}"),
+                B.vload([0, 0], dtype=f"{weight}x{lanes * group}"),
                 T.floormod(T.floordiv(A.elem_offset, group), parts),
                 size,
             )
 
-    description = describe(data, weight, LANES, group) if group > 1 else _single_description(data, weight)
-    return register(f"deburr.{data}_{weight}_4x{group}_of_{parts}", description, instruction)
+    description = describe(data, weight, lanes, group) if group > 1 else _single_description(data, weight, lanes)
+    return register(f"deburr.{data}_{weight}_{lanes}x{group}_of_{parts}", description, instruction)
 
 
-def _single_description(data: str, weight: str) -> Any:
+def _single_description(data: str, weight: str, lanes: int) -> Any:
     """The same for a group of 1, whose loop of one turn stands outside: TVM drops its axis from the block that it compares."""
     from tvm.script import tirx as T  # noqa: N812
 
@@ -78,14 +77,14 @@ def _single_description(data: str, weight: str) -> Any:
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def description(a: T.handle, b: T.handle, c: T.handle) -> None:
         A = T.match_buffer(a, (1,), data, offset_factor=1)
-        B = T.match_buffer(b, (4, 1), weight, strides=[1, 1], offset_factor=1)
-        C = T.match_buffer(c, (4,), total, scope="local", offset_factor=1)
+        B = T.match_buffer(b, (lanes, 1), weight, strides=[1, 1], offset_factor=1)
+        C = T.match_buffer(c, (lanes,), total, scope="local", offset_factor=1)
         with T.sblock("root"):
-            T.reads(C[0:4], A[0:1], B[0:4, 0:1])
-            T.writes(C[0:4])
-            for i in T.serial(0, 4):
+            T.reads(C[0:lanes], A[0:1], B[0:lanes, 0:1])
+            T.writes(C[0:lanes])
+            for i in T.serial(0, lanes):
                 with T.sblock("update"):
-                    vi = T.axis.spatial(4, i)
+                    vi = T.axis.spatial(lanes, i)
                     C[vi] = C[vi] + T.cast(A[0], total) * T.cast(B[vi, 0], total)
 
     return description
@@ -93,7 +92,7 @@ def _single_description(data: str, weight: str) -> Any:
 
 def _total(data: str) -> str:
     """The type of a sum."""
-    return "float32" if data == "float32" else "int32"
+    return data if data in ("float16", "float32") else "int32"
 
 
 def _sdot(total: Any, data: Any, weights: Any, k: Any, size: int) -> Any:
@@ -112,6 +111,10 @@ def _fmla(total: Any, data: Any, weights: Any, k: Any, size: int) -> Any:
     return _call("float32x4", "llvm.fma", weights, _lane(data, k, size), total)
 
 
+def _fmla_half(total: Any, data: Any, weights: Any, k: Any, size: int) -> Any:
+    return _call("float16x8", "llvm.fma", weights, _lane(data, k, size, 8), total)
+
+
 def _four(data: Any, k: Any, size: int) -> Any:
     """Bytes 4 k to 4 k + 3 of a vector of `size`, four times."""
     from tvm.script import tirx as T  # noqa: N812
@@ -124,12 +127,12 @@ def _four(data: Any, k: Any, size: int) -> Any:
     return T.reinterpret(same, dtype="int8x16")
 
 
-def _lane(vector: Any, k: Any, size: int) -> Any:
-    """Element `k` of a vector of `size`, four times."""
+def _lane(vector: Any, k: Any, size: int, lanes: int = LANES) -> Any:
+    """Element `k` of a vector of `size`, once for each lane."""
     from tvm import tirx
 
     # TVM wants no more elements out of a shuffle than go in.
-    return tirx.Shuffle([vector] * max(1, LANES // size), [k] * LANES)
+    return tirx.Shuffle([vector] * max(1, lanes // size), [k] * lanes)
 
 
 def _call(dtype: str, name: str, *operands: Any) -> Any:
@@ -142,6 +145,7 @@ _MULTIPLY_ADD: dict[tuple[str, str], Callable[[Any, Any, Any, Any, int], Any]] =
     ("int8", "int8"): _sdot,
     ("uint8", "int8"): _usdot,
     ("int16", "int16"): _smlal,
+    ("float16", "float16"): _fmla_half,
     ("float32", "float32"): _fmla,
 }
 

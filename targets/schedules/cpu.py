@@ -28,9 +28,10 @@ def convolution(module: Module, workload: Conv2d, isa: str, tile: ConvSchedule) 
     output, accumulate = schedule.get_sblock("output"), schedule.get_sblock("accumulate")
     task, inner = _cut_output(schedule, output, tile)
     schedule.compute_at(accumulate, inner, preserve_unit_loops=True)
+    chunks = Chunks.of(schedule, accumulate, 4)
+    steps = schedule.get_loops(accumulate)[-5:-2] if chunks is None else chunks.loops
     pad_in_task(schedule, task, planes.vector(workload.in_width) if layout.weight_layout(workload, isa).taps > 1 else 0)
-    steps = schedule.get_loops(accumulate)[-5:-2]
-    register_tile(schedule, accumulate, Reduction(5, tile.unroll), dot(workload, isa))
+    register_tile(schedule, accumulate, Reduction(5, tile.unroll), dot(workload, isa), chunks)
     if prefetch.pays(workload, tile):
         prefetch.weights(schedule, workload, tile, schedule.get_loops(output)[:4], steps)
     return schedule.mod
@@ -63,11 +64,54 @@ class Reduction:
     unrolled: int
 
 
-def register_tile(schedule: Schedule, accumulate: Block, reduction: Reduction, instruction: Dot | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """The stages of a sum whose parts are summed in another type (`kernels.chunks`): part by part, under one tile.
+
+    :param block: the one that sums a part.
+    :param loops: over the parts.
+    :param tile: the loops of "accumulate" over the tile, inside of those.
+    """
+
+    block: Block
+    loops: list[Loop]
+    tile: list[Loop]
+
+    @classmethod
+    def of(cls, schedule: Schedule, accumulate: Block, axes: int) -> Chunks | None:
+        """Puts the parts where they are needed, once "accumulate" has its place; None where the sum has no parts.
+
+        :param axes: of the reduction.
+        """
+        if not has_block(schedule, "chunk"):
+            return None
+        loops = schedule.get_loops(accumulate)
+        outside, tile, block = list(loops[-axes:]), list(loops[-axes - 5 : -axes]), schedule.get_sblock("chunk")
+        schedule.set_scope(accumulate, 0, "local")
+        schedule.reorder(*outside, *tile)
+        schedule.compute_at(block, outside[-1], preserve_unit_loops=True)
+        return cls(block, outside, tile)
+
+    def add(self, schedule: Schedule, accumulate: Block) -> None:
+        """Behind everything that moves another stage: TVM sees no sum in it any more."""
+        schedule.vectorize(self.tile[-1])
+        init = schedule.decompose_reduction(accumulate, self.loops[0])
+        *init_tile, init_lanes = schedule.get_loops(init)[-5:]
+        schedule.vectorize(init_lanes)
+        for loop in (*init_tile, *self.tile[:-1]):
+            schedule.unroll(loop)
+
+
+def register_tile(
+    schedule: Schedule, accumulate: Block, reduction: Reduction, instruction: Dot | None, chunks: Chunks | None = None
+) -> None:
     """Reduction outside, the tile inside and unrolled, so that every accumulator has a register of its own.
 
     An instruction takes the last loops of the reduction and the lanes.
     """
+    if chunks is not None:
+        chunks.add(schedule, accumulate)
+        accumulate = chunks.block
     loops, spatial = schedule.get_loops(accumulate), 7 if instruction is not None and instruction.pixels > 1 else 5
     sums, (n, o, y, x, *channels) = list(loops[-reduction.loops :]), loops[-reduction.loops - spatial : -reduction.loops]
     schedule.set_scope(accumulate, 0, "local")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from deburr.targets.kernels import layout
 from deburr.targets.kernels.matmul import convolution
 from deburr.targets.schedules import cpu, prefetch, tile
-from deburr.targets.schedules.cpu import Reduction
+from deburr.targets.schedules.cpu import Chunks, Reduction
 from deburr.targets.schedules.dot import dot
 from deburr.targets.schedules.tile import ConvSchedule
 
@@ -42,11 +42,12 @@ def default(workload: MatMul, isa: str, cores: int) -> ConvSchedule:
 
 def _register_tile(workload: MatMul, isa: str) -> tuple[int, int]:
     """Blocks of columns, and rows."""
-    w, registers = workload, tile.REGISTERS[isa]
+    w, registers = workload, tile.registers_for(workload, isa)
     most = max(min(registers.accumulators // registers.vectors(w.block), MOST_SUMS), 1)
     blocks = layout.blocks(w.columns, w.block)
     widths = [size for size in range(1, min(blocks, 8) + 1) if blocks % size == 0]
-    tiles = [(oc, oh) for oc in widths for oh in range(1, min(w.rows, most) + 1) if oc * oh <= most]
+    rows = min(w.rows, most, registers.pixels or most)
+    tiles = [(oc, oh) for oc in widths for oh in range(1, rows + 1) if oc * oh <= most]
 
     def cost(cut: tuple[int, int]) -> tuple[float, int]:
         cycles, _ = tile.estimate((1, *cut, 1), (1, w.rows, 1), registers, w.block)
@@ -72,9 +73,11 @@ def schedule(module: Module, workload: MatMul, isa: str, cut: ConvSchedule) -> M
     output, accumulate = plan.get_sblock("output"), plan.get_sblock("accumulate")
     task, inner = _cut(plan, output, workload, cut)
     plan.compute_at(accumulate, inner, preserve_unit_loops=True)
+    chunks = Chunks.of(plan, accumulate, 1)
+    steps = _split_depth(plan, accumulate) if chunks is None else [*chunks.loops, plan.get_loops(chunks.block)[-2]]
+    loops = len(steps) + 1 if chunks is None else 2
     cpu.pad_in_task(plan, task)
-    steps = _split_depth(plan, accumulate)
-    cpu.register_tile(plan, accumulate, Reduction(len(steps) + 1, cut.unroll), dot(convolution(workload, isa), isa))
+    cpu.register_tile(plan, accumulate, Reduction(loops, cut.unroll), dot(convolution(workload, isa), isa), chunks)
     if len(steps) > 1 and _fetches_ahead(workload, cut):
         _fetch_next(plan, workload, cut, (task, inner), steps[0])
     return plan.mod

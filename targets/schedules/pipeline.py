@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 _ON_STACK = "disable_lower_builtin"  # TVM's word for: leave this allocation to the code generator
 LARGEST = 8192  # bytes: a register tile and the tiles of a transformation are far below
 _NAME = "deburr"
+# VectorCombine makes one vector of two neighbours, for registers that are not there, and takes the order of a register tile's
+# instructions apart: operands then go to the stack.
+_IN_ORDER = ("-disable-vector-combine:bool=1",)
+# So does the scheduler where it brings loads together that could be one instruction: with the 24 sums of a tile of sdot beside
+# them. Without sdot more registers are free, and cores in order gain by fewer instructions.
+_LOADS_APART = ("-misched-cluster:bool=0",)
 
 
 def library(function: Any, target: Any) -> Any:
@@ -25,7 +31,17 @@ def library(function: Any, target: Any) -> Any:
     """
     import tvm
 
-    return tvm.compile(tvm.IRModule({"main": function}), tvm.target.Target(dict(target.tvm)), tir_pipeline=name())
+    return tvm.compile(tvm.IRModule({"main": function}), device(target), tir_pipeline=name())
+
+
+def device(target: Any) -> Any:
+    """TVM's target for a `Target` of ours, with LLVM told what spoils our kernels."""
+    import tvm
+
+    if target.gpu or target.architecture != "aarch64":
+        return tvm.target.Target(dict(target.tvm))
+    options = [*_IN_ORDER, *(() if target.isa == "neon" else _LOADS_APART)]
+    return tvm.target.Target({**target.tvm, "cl-opt": options})
 
 
 def name() -> str:

@@ -52,11 +52,11 @@ class ProductSpace(Space):
         return matmul.rows_of(w, s) / w.rows <= allowed
 
     def estimate(self, schedule: ConvSchedule) -> float:
-        w, registers = self.workload, tile.REGISTERS[self.target.isa]
+        w, registers = self.workload, tile.registers_for(self.workload, self.target.isa)
         return tile.estimate((1, schedule.oc_tile, schedule.oh_tile, 1), (1, w.rows, 1), registers, w.block)[0]
 
     @property
     def _vectors(self) -> int:
         """Sums of a block of columns that a register tile may have."""
-        registers, chosen = tile.REGISTERS[self.target.isa], self.default
+        registers, chosen = tile.registers_for(self.workload, self.target.isa), self.default
         return max(registers.accumulators // registers.vectors(self.workload.block), chosen.oc_tile * chosen.oh_tile)

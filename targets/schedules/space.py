@@ -91,7 +91,8 @@ class WindowSpace(Space):
             return 0.0
         batch, _, rows, columns = self._sizes
         cut = (schedule.n_tile, schedule.oc_tile, schedule.oh_tile, schedule.ow_tile)
-        registers, weights = tile.REGISTERS[self.target.isa], tile.weights_of_block(self._grid, self.target.isa)  # type: ignore[arg-type]
+        registers = tile.registers_for(self._grid, self.target.isa)  # type: ignore[arg-type]
+        weights = tile.weights_of_block(self._grid, self.target.isa)  # type: ignore[arg-type]
         return tile.estimate(cut, (batch, rows, columns), registers, self._grid.out_block, weights)[0]  # type: ignore[union-attr]
 
     @property

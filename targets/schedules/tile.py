@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
+from deburr.targets.isa import ISAS
 from deburr.targets.kernels import layout
 
 if TYPE_CHECKING:
-    from deburr.targets.kernels.workload import Conv2d
+    from deburr.targets.kernels.workload import Conv2d, MatMul
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class RegisterFile:
     :param steps: of the reduction that one load of a pixel serves: instructions that take a lane each share it.
     :param load: multiply-accumulates that could start while one vector is loaded.
     :param enough: sums that a default takes at most, 0: all that fit. More would hide no latency and only end later.
+    :param pixels: whose data can be at work at once, 0: as many as have sums.
     """
 
     accumulators: int
@@ -67,6 +69,7 @@ class RegisterFile:
     steps: int = 1
     load: int = 1
     enough: int = 0
+    pixels: int = 0
 
     def vectors(self, block: int) -> int:
         """How many hold the sums of a block of channels."""
@@ -78,8 +81,18 @@ REGISTERS = {
     "avx512vnni": RegisterFile(26, 16, enough=16), "avxvnni": RegisterFile(12, 8), "avx2": RegisterFile(12, 8),
     "generic": RegisterFile(12, 4),
     "i8mm": _NEON, "dotprod": _NEON,
-    "neon": replace(_NEON, accumulators=16),  # its weights are widened in registers: with more sums some go to the stack
+    "neon": replace(_NEON, accumulators=24),  # its weights are widened in registers: with more sums some go to the stack
 }  # fmt: skip
+
+
+def registers_for(workload: Conv2d | MatMul, isa: str) -> RegisterFile:
+    """The ISA's registers as the workload's sums fill them."""
+    found = REGISTERS[isa]
+    # A vector of float16 has twice the lanes, and one load of a pixel as many steps. Instructions take an element of 16 bits
+    # from the lower half of the registers only.
+    in_half = workload.half and ISAS[isa].half
+    return replace(found, lanes=2 * found.lanes, steps=8, accumulators=24, pixels=8) if in_half else found
+
 
 # Weights beyond this many bytes do not stay in the first cache, which has to leave room for data; a vector of them then takes
 # as long as this many multiply-accumulates.
@@ -115,7 +128,7 @@ def over_tiles(grid: Conv2d, isa: str, cores: int) -> ConvSchedule:
 
 
 def _register_tile(workload: Conv2d, isa: str) -> tuple[int, int, int, int]:
-    w, registers = workload, REGISTERS[isa]
+    w, registers = workload, registers_for(workload, isa)
     largest = largest_tile(w, isa)
     if registers.enough:
         largest = min(largest, registers.enough // registers.vectors(w.out_block))
@@ -127,7 +140,7 @@ def _register_tile(workload: Conv2d, isa: str) -> tuple[int, int, int, int]:
 def weights_of_block(workload: Conv2d, isa: str) -> int:
     """Bytes of the weights of a block of output channels."""
     w = workload
-    size = {"int8": 1, "int16": 2, "float32": 4}[layout.weight_layout(w, isa).dtype]
+    size = {"int8": 1, "int16": 2, "float16": 2, "float32": 4}[layout.weight_layout(w, isa).dtype]
     return layout.input_blocks_spanned(w) * w.in_block * w.kernel[0] * w.kernel[1] * w.out_block * size
 
 
@@ -138,12 +151,16 @@ def _candidates(workload: Conv2d, isa: str, accumulators: int) -> list[tuple[int
     widths = range(step, min(-(-workload.out_width // step) * step, max(accumulators, step)) + 1, step)
     images = range(1, min(workload.batch, accumulators) + 1) if workload.out_height * workload.out_width == 1 else (1,)
     tiles = product(images, oc_tiles, heights, widths)
-    return [tile for tile in tiles if tile[0] * tile[1] * tile[2] * tile[3] <= max(accumulators, 1)]
+    pixels = registers_for(workload, isa).pixels or accumulators
+    return [
+        (n, oc, oh, ow) for n, oc, oh, ow in tiles
+        if n * oc * oh * ow <= max(accumulators, 1) and n * oh * ow <= max(pixels, step)
+    ]  # fmt: skip
 
 
 def largest_tile(workload: Conv2d, isa: str) -> int:
     """How many pixels of a block of channels have their sums in registers at a time."""
-    registers = REGISTERS[isa]
+    registers = registers_for(workload, isa)
     # Where pixels are multiplied in pairs, both halves of their data wait in registers beside the sums.
     sums = registers.accumulators * 2 // 3 if step_of(workload, isa) > 1 else registers.accumulators
     return sums // registers.vectors(workload.out_block)

@@ -64,7 +64,7 @@ def execute(module, target, arrays, *, outputs, threads=1, cpu=None):
         return Qemu(cpu or CPUS[target.isa]).run(folder, arrays, threads=threads)[0]
 
 
-def execute_kernels(entries, target):
+def execute_kernels(entries, target, cpu=None):
     """Outputs of many kernels in one program: starting the emulator costs more than they do.
 
     :param entries: (kernel, its arguments but the output).
@@ -83,7 +83,7 @@ def execute_kernels(entries, target):
             made = [builder.emit(relax.call_tir(f, own, relax.TensorType(out.shape, out.dtype))) for f, own, out in calls]
             result = builder.emit_output(relax.Tuple(made))
         builder.emit_func_output(result)
-    return execute(builder.get(), target, arrays, outputs=[(out.dtype, out.shape) for _, _, out in calls])
+    return execute(builder.get(), target, arrays, outputs=[(out.dtype, out.shape) for _, _, out in calls], cpu=cpu)
 
 
 def _tensor(dtype, shape):

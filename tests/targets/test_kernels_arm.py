@@ -89,7 +89,7 @@ RESNET = {"3x3": Conv2d(1, 64, 56, 56, 64, **WINDOW, requantize=Requantize(3)), 
 @pytest.mark.parametrize("name", list(RESNET))
 @pytest.mark.parametrize(
     ("isa", "instruction", "share"),
-    [("neon", "smlal2?", 0.75), ("dotprod", "sdot", 0.8), ("i8mm", "usmmla", 0.55), ("float", "fmla", 0.8)],
+    [("neon", "smlal2?", 0.75), ("dotprod", "sdot", 0.8), ("i8mm", "usmmla", 0.55), ("float", "fmla", 0.7)],
 )
 def test_sums_stay_in_registers(isa, instruction, share, name):
     """Most instructions multiply, each with a lane of the data or with two pixels, and none of them waits for the stack."""
