@@ -80,8 +80,7 @@ _NEON = RegisterFile(24, 4, steps=4, load=2)  # of 32: six registers of data and
 REGISTERS = {
     "avx512vnni": RegisterFile(26, 16, enough=16), "avxvnni": RegisterFile(12, 8), "avx2": RegisterFile(12, 8),
     "generic": RegisterFile(12, 4),
-    "i8mm": _NEON, "dotprod": _NEON,
-    "neon": replace(_NEON, accumulators=24),  # its weights are widened in registers: with more sums some go to the stack
+    "i8mm": _NEON, "dotprod": _NEON, "neon": _NEON,
 }  # fmt: skip
 
 

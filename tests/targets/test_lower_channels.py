@@ -49,8 +49,8 @@ def test_across_rows_or_as_an_output_it_is_left_to_tvm():
     assert "Split" in ops(close(proto))
 
 
-def test_two_readers_of_one_change_of_scale_share_it():
-    """Both Concats want the first tensor on a scale of their own; were it the same, it would be brought there once."""
+def test_nodes_that_compute_the_same_are_one():
+    """Two Concats of the same tensors, and the changes of scale before them: a program has each once, and its manifest too."""
     builder = Builder()
     x, z = (builder.node("Relu", [builder.conv("x", 3, 16)]) for _ in range(2))
     both = [builder.node("Concat", operands, axis=1) for operands in ([x, z], [x, z])]
