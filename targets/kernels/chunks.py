@@ -9,7 +9,6 @@ float16, as the model asks for, costs 2e-4. To add 64 of them to float32 takes a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -59,8 +58,3 @@ def total(shape: Sequence[int], sizes: Sequence[int], product: Callable[[At, At]
     return te.compute(
         tuple(shape), lambda *at: te.sum(sums[(*outside, *at)].astype("float32"), axis=outside), name="accumulate"
     )
-
-
-def count(sizes: Sequence[int]) -> int:
-    """Chunks of a reduction."""
-    return prod(size // part for size, part in zip(sizes, divide(sizes), strict=True))

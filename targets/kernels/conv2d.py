@@ -35,12 +35,10 @@ def define(workload: Conv2d, isa: str, extent: tuple[int, int, int]) -> Definiti
     data = te.placeholder(layout.activation_shape(workload), workload.dtype, name="data")
     weights = layout.weight_layout(workload, isa)
     weight = te.placeholder(layout.weight_shape(workload, isa), weights.dtype, name="weight")
-    if weights.taps > 1:
-        source = planes.copy(data, workload, weights, extent)
-        sums = planes.accumulate(source, weight, workload, extent)
-    else:
-        source = pad(data, workload, layout.of_memory(weights, isa), extent)
-        sums = accumulate(source, weight, workload, (*extent, weights.pixels), weights.data_shift if is_gpu(isa) else 0)
+    in_planes, shift = weights.taps > 1, weights.data_shift if is_gpu(isa) else 0
+    copied = planes.copy if in_planes else pad
+    source = copied(data, workload, layout.of_memory(weights, isa), extent)
+    sums = accumulate(source, weight, workload, (*extent, weights.pixels), shift, in_planes=in_planes)
     if weights.pixels == 1:
         return with_epilogue(workload, lambda *at: sums[at], (data, weight))
     p = weights.pixels
@@ -84,11 +82,14 @@ def signed(value: Expression, shift: int) -> Expression:
     return (value ^ tirx.const(shift, "uint8")).astype("int8") if shift else value
 
 
-def accumulate(source: Tensor, weight: Tensor, workload: Conv2d, extent: tuple[int, int, int, int], shift: int = 0) -> Tensor:
+def accumulate(
+    source: Tensor, weight: Tensor, workload: Conv2d, extent: tuple[int, ...], shift: int = 0, *, in_planes: bool = False
+) -> Tensor:
     """The sums of products: int32 (exact) or float32, [n, o, y, x, c].
 
     :param extent: images, rows, columns and pixels of a square. With squares, [n, o, y, x / 2, c / 2, 2, 2]: the last two axes
         are a pixel and a channel.
+    :param in_planes: whether the source is what `planes.copy` made: a group runs along its rows.
     """
     from tvm import te
 
@@ -98,8 +99,11 @@ def accumulate(source: Tensor, weight: Tensor, workload: Conv2d, extent: tuple[i
 
     def product(at: Sequence[Expression], k: Sequence[Expression]) -> Expression:
         (n, o, y, x, c), (io, kh, kw, ii, ig) = at, k
-        row, column = y * w.strides[0] + kh * w.dilations[0], x * w.strides[1] + kw * w.dilations[1]
-        value = signed(source[n, first_input_block(w, o) + io, row, column, ii * group + ig], shift)
+        i, row, column = first_input_block(w, o) + io, y * w.strides[0] + kh * w.dilations[0], x * w.strides[1]
+        if in_planes:
+            value = source[n, i, row, 0, column + kw * group + ig + planes.left_border(w) - w.pads[1]]
+        else:
+            value = signed(source[n, i, row, column + kw * w.dilations[1], ii * group + ig], shift)
         return value.astype(dtype) * weight[o, io, kh, kw, ii, c, ig].astype(dtype)
 
     images, rows, columns, p = extent

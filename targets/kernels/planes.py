@@ -80,23 +80,3 @@ def copy(data: Tensor, workload: Conv2d, weights: WeightLayout, extent: tuple[in
         return tirx.if_then_else(tirx.all(*checks), value, zero) if checks else value
 
     return te.compute((extent[0], w.in_channels, rows, 1, -(-columns // size) * size), element, name="pad")
-
-
-def accumulate(source: Tensor, weight: Tensor, workload: Conv2d, extent: tuple[int, int, int]) -> Tensor:
-    """As `conv2d.accumulate`, over what `copy` made: the group runs along the row."""
-    from tvm import te
-
-    from deburr.targets.kernels.conv2d import first_input_block
-
-    w, (outputs, spanned, height, width, parts, block, group) = workload, [int(size) for size in weight.shape]
-    names = (("io", spanned), ("kh", height), ("kw", width), ("ii", parts), ("ig", group))
-    io, kh, kw, ii, ig = (te.reduce_axis((0, size), name) for name, size in names)
-    first = left_border(w) - w.pads[1]
-
-    def element(n: Expression, o: Expression, y: Expression, x: Expression, c: Expression) -> Expression:
-        row, column = y * w.strides[0] + kh * w.dilations[0], x * w.strides[1] + kw * group + ig + first
-        value = source[n, first_input_block(w, o) + io, row, 0, column].astype("int32")
-        return te.sum(value * weight[o, io, kh, kw, ii, c, ig].astype("int32"), axis=[io, kh, kw, ii, ig])
-
-    images, rows, columns = extent
-    return te.compute((images, outputs, rows, columns, block), element, name="accumulate")
